@@ -1,0 +1,2 @@
+export * from './float16.js';
+export * from './ndarray.js';
