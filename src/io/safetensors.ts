@@ -17,9 +17,7 @@ const formatNames = {
   bool: 'BOOL',
 } as const satisfies Record<DType, string>;
 
-// Widest first, as the official writer stores tensors, so that each of them stays aligned.
-const storedOrder = Object.keys(formatNames) as DType[];
-const dtypes = new Map<string, DType>(storedOrder.map((dtype) => [formatNames[dtype], dtype]));
+const dtypes = new Map<string, DType>(Object.entries(formatNames).map(([dtype, name]) => [name, dtype as DType]));
 
 /** The official reader's bound on the header's length. */
 const maxHeaderBytes = 100_000_000;
@@ -159,13 +157,13 @@ export const namedArrays = (arrays: NamedArrays): [string, NdArray][] =>
 
 /**
  * The file as consecutive pieces (the header, then a view of each array), to be written without a second copy.
- * Tensors are ordered as the official writer orders them: by dtype, widest first, then by name.
+ * Tensors are ordered as the official writer orders them, widest elements first, then by name, so that all are aligned.
  * @throws Error when a tensor is named `__metadata__` or a metadata value is not a string.
  */
 export function safetensorsPieces(tensors: NamedArrays, metadata: Record<string, string> = {}): Uint8Array[] {
   const sorted = namedArrays(tensors)
-    .map(([name, array]) => ({ name, array, rank: storedOrder.indexOf(array.dtype) }))
-    .sort((a, b) => a.rank - b.rank || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
+    .map(([name, array]) => ({ name, array, width: bytesPerElement(array.dtype) }))
+    .sort((a, b) => b.width - a.width || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
   for (const [key, value] of Object.entries(metadata))
     if (typeof value !== 'string') fail(`metadata '${key}' must be a string, not ${typeof value}`);
 
