@@ -1,0 +1,2 @@
+export * from './onnx.js';
+export * from './session.js';

@@ -1,0 +1,80 @@
+import * as ort from '#onnxruntime';
+import { type NdArray, ndarray, toBytes } from '../array/index.js';
+import { encodeModel, type OnnxGraph } from './onnx.js';
+
+/** Where a compiled function runs. `cuda` needs onnxruntime's CUDA libraries, which its own install step fetches. */
+export type Device = 'cpu' | 'webgpu' | 'cuda';
+
+export interface SessionOptions {
+  readonly device: Device;
+  /** Threads inside one operation; default: onnxruntime's choice (one per physical core). */
+  readonly threads?: number;
+  /** Busy-waiting threads answer faster but burn the core; default true. */
+  readonly spinning?: boolean;
+  /** 'none' runs the nodes as emitted, in the order emitted; 'all' lets onnxruntime fuse and re-lay out (frozen weights). */
+  readonly optimization: 'none' | 'all';
+  /** Names of outputs that should stay on the device. */
+  readonly resident?: readonly string[];
+}
+
+/** A value on its way into or out of a session: host memory, or a buffer of the device. */
+export type DeviceValue = ort.Tensor;
+
+export function toDeviceValue(array: NdArray): DeviceValue {
+  const { dtype, data, shape } = array;
+  if (dtype === 'bfloat16') throw new TypeError('onnxruntime takes no bfloat16 input: convert it with toFloat32 first');
+  return new ort.Tensor(dtype, data as never, shape as number[]);
+}
+
+export function toHost(value: DeviceValue): NdArray {
+  return ndarray(value.data as Float32Array<ArrayBuffer>, value.dims, value.type as 'float32');
+}
+
+export class Session {
+  private constructor(
+    private readonly session: ort.InferenceSession,
+    readonly nodeCount: number,
+    readonly modelBytes: number,
+  ) {}
+
+  /** @throws Error when the device's provider is not installed, or the graph is refused. */
+  static async create(graph: OnnxGraph, options: SessionOptions): Promise<Session> {
+    // Unoptimised, onnxruntime walks back from the last node of the file, depth first: a reversed file runs as written.
+    const nodes = options.optimization === 'none' ? [...graph.nodes].reverse() : graph.nodes;
+    const bytes = encodeModel({ ...graph, nodes });
+    const external = graph.initializers.filter((initializer) => initializer.external);
+    const session = await ort.InferenceSession.create(bytes, {
+      executionProviders: [options.device],
+      graphOptimizationLevel: options.optimization === 'all' ? 'all' : 'disabled',
+      executionMode: 'sequential',
+      logSeverityLevel: 3,
+      externalData: external.map(({ name, array }) => ({ path: name, data: toBytes(array) })),
+      // Threads stop spinning when a run ends, or they would steal the cores from the next session.
+      extra: {
+        session: { force_spinning_stop: '1', intra_op: { allow_spinning: options.spinning === false ? '0' : '1' } },
+      },
+      ...(options.threads !== undefined && { intraOpNumThreads: options.threads }),
+      ...(options.resident?.length && {
+        preferredOutputLocation: Object.fromEntries(options.resident.map((name) => [name, 'gpu-buffer' as const])),
+      }),
+    });
+    return new Session(session, graph.nodes.length, bytes.length);
+  }
+
+  /** Runs the graph. Outputs named in `into` are written into those values, the others are allocated. */
+  async run(
+    feeds: Record<string, DeviceValue>,
+    outputs: readonly string[],
+    into: Record<string, DeviceValue> = {},
+  ): Promise<Record<string, DeviceValue>> {
+    const fetches: Record<string, DeviceValue | null> = {};
+    for (const name of outputs) fetches[name] = into[name] ?? null;
+    return this.session.run(feeds, fetches as ort.InferenceSession.OnnxValueMapType) as Promise<
+      Record<string, DeviceValue>
+    >;
+  }
+
+  release(): Promise<void> {
+    return this.session.release();
+  }
+}

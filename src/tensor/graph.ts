@@ -1,0 +1,88 @@
+import type { NdArray } from '../array/index.js';
+import type { Attributes, OnnxGraph, OnnxInitializer, OnnxNode, OnnxValue } from '../runtime/index.js';
+import { type Emitter, isFurtherOutput } from './op.js';
+import type { Tensor } from './tensor.js';
+
+/** Every node the given ones depend on, themselves included, in order of construction (inputs before users). */
+export function reachable(roots: Iterable<Tensor>): Tensor[] {
+  const seen = new Set<Tensor>(roots);
+  for (const x of seen) for (const input of x.inputs) seen.add(input); // a Set visits what is added while it is walked
+  return [...seen].sort((a, b) => a.id - b.id);
+}
+
+export interface EmitRequest {
+  /** What is fed at each call, with the name it is fed under. */
+  readonly inputs: ReadonlyMap<Tensor, string>;
+  /** Leaves whose values become weights of the graph. */
+  readonly weights: ReadonlyMap<Tensor, NdArray>;
+  readonly outputs: readonly Tensor[];
+}
+
+/** Arrays above this many bytes are handed over beside the model instead of inside it. */
+const EXTERNAL_BYTES = 1024;
+
+/**
+ * Writes the part of the graph that the outputs need, in order of construction: forward in the order of the
+ * program, then backward with each weight's gradient next to its layer's, so that activations die early.
+ */
+export function emitGraph({ inputs, weights, outputs }: EmitRequest): { graph: OnnxGraph; outputNames: string[] } {
+  const order = reachable(outputs);
+  const used = new Set(order.filter(isFurtherOutput).map((x) => `${x.inputs[0].id} ${x.attrs.index}`));
+  const names = new Map<Tensor, readonly string[]>();
+  const nodes: OnnxNode[] = [];
+  const initializers: OnnxInitializer[] = [];
+  const constants = new Map<string, string>();
+  const weight = (array: NdArray): string => {
+    const name = `w${initializers.length}`;
+    initializers.push({ name, array, external: array.data.byteLength > EXTERNAL_BYTES });
+    return name;
+  };
+
+  let count = 0;
+  const emitter: Emitter = {
+    name: (x) => {
+      const known = isFurtherOutput(x) ? names.get(x.inputs[0])?.[x.attrs.index as number] : names.get(x)?.[0];
+      if (!known) throw new Error(`compile: ${x.op.name} [${x.shape}] is used before it is computed`);
+      return known;
+    },
+    uses: (node, output) => used.has(`${node.id} ${output}`),
+    node(type, from, attributes: Attributes = {}, { domain = '', outputs: wanted = [true] } = {}) {
+      const results = wanted.map((want) => (want ? `t${count++}` : ''));
+      const last = results.findLastIndex((name) => name !== '');
+      nodes.push({ type, domain, inputs: from, outputs: results.slice(0, last + 1), attributes });
+      return results;
+    },
+    constant(array) {
+      if (array.data.length > 64) return weight(array);
+      const key = `${array.dtype} ${array.shape} ${array.data}`;
+      const known = constants.get(key);
+      if (known) return known;
+      const name = weight(array);
+      constants.set(key, name);
+      return name;
+    },
+  };
+
+  const fed: OnnxValue[] = [];
+  for (const x of order) {
+    const name = inputs.get(x);
+    const array = weights.get(x);
+    if (name !== undefined) {
+      fed.push({ name, dtype: x.dtype, shape: x.shape });
+      names.set(x, [name]);
+    } else if (array) names.set(x, [weight(array)]);
+    else if (x.op.name === 'input' || x.op.name === 'variable')
+      throw new Error(`compile: a tensor [${x.shape}] from another function's inputs is used`);
+    else if (!isFurtherOutput(x)) names.set(x, x.op.emit(emitter, x, x.attrs));
+  }
+
+  const produced = new Set(nodes.flatMap((node) => node.outputs));
+  const outputNames = outputs.map((x) => {
+    const name = emitter.name(x);
+    return produced.has(name) ? name : emitter.node('Identity', [name])[0];
+  });
+  const values = new Map(
+    outputs.map((x, i) => [outputNames[i], { name: outputNames[i], dtype: x.dtype, shape: x.shape }]),
+  );
+  return { graph: { inputs: fed, outputs: [...values.values()], initializers, nodes }, outputNames };
+}

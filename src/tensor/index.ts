@@ -1,0 +1,13 @@
+export { type Compiled, type CompileOptions, compile, evaluate, type Hosted, type Tree } from './compile.js';
+export { checkpoint, gradients } from './gradients.js';
+export { type ConvOptions, conv2d, convTranspose2d } from './ops/conv.js';
+export { gelu, mish, quickGelu, relu, silu, softplus, stopGradient, where } from './ops/elementwise.js';
+export { arange, gather, gatherElements, oneHot, scatterAdd, sort, topK } from './ops/indexing.js';
+export { constant, zerosLike } from './ops/leaves.js';
+export { linear, matmul, matrixTranspose } from './ops/linear.js';
+export { type AttentionOptions, logSoftmax, normalize, scaledDotProductAttention, softmax } from './ops/normalize.js';
+export { variance } from './ops/reduce.js';
+export { avgPool2d, maxPool2d, resizeNearest } from './ops/resample.js';
+export { concat, pad, split, stack } from './ops/shape.js';
+export { Tensor } from './tensor.js';
+export { Variable, variable } from './variable.js';

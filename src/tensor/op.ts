@@ -1,0 +1,112 @@
+import type { DType, NdArray, Shape } from '../array/index.js';
+import type { Attributes } from '../runtime/index.js';
+import { Tensor } from './tensor.js';
+
+export type Attrs = Readonly<Record<string, unknown>>;
+
+/** What a primitive needs to write itself as ONNX. */
+export interface Emitter {
+  /** The value name of an already emitted tensor. */
+  name(tensor: Tensor): string;
+  /** Is the k-th output of this node read by anyone? */
+  uses(node: Tensor, output: number): boolean;
+  /** Adds an ONNX node and returns the names of its outputs ('' in `outputs` leaves one out). */
+  node(
+    type: string,
+    inputs: readonly string[],
+    attributes?: Attributes,
+    options?: { domain?: string; outputs?: readonly boolean[] },
+  ): string[];
+  /** Adds a small constant and returns its name. */
+  constant(array: NdArray): string;
+}
+
+/** A node as its gradient rule sees it: rematerialised inputs and output stand in for the original ones. */
+export interface NodeView<A extends Attrs = Attrs> {
+  readonly inputs: readonly Tensor[];
+  readonly output: Tensor;
+  readonly attrs: A;
+}
+
+/** One rule per input: the gradient of that input, from the gradient of the output. `null`: not differentiable. */
+export type GradientRules = readonly (((g: Tensor) => Tensor) | null)[];
+
+/** A primitive: its shape rule, its gradient (in other primitives, so that gradients have gradients), its ONNX form. */
+export interface Op<A extends Attrs = Attrs> {
+  readonly name: string;
+  infer(inputs: readonly Tensor[], attrs: A): { shape: Shape; dtype: DType };
+  emit(e: Emitter, node: Tensor, attrs: A): readonly string[];
+  gradient?(node: NodeView<A>): GradientRules;
+  /** Primitives with several outputs: the k-th further output's shape, and its gradient. */
+  readonly further?: readonly {
+    infer(node: Tensor, attrs: A): { shape: Shape; dtype: DType };
+    gradient?(node: NodeView<A>): GradientRules;
+  }[];
+  /** Elementwise primitives: the same operation as a JavaScript expression, for fused host loops. */
+  readonly expression?: (...operands: string[]) => string;
+}
+
+/** A rematerialised part of the graph: its nodes are built anew where the backward pass reads them. */
+export type Section = symbol;
+
+let section: Section | undefined;
+let copy = '';
+
+/** Runs `build` with every new node tagged as belonging to `tag`. */
+export function inSection<T>(tag: Section, build: () => T): T {
+  const outer = section;
+  section = tag;
+  try {
+    return build();
+  } finally {
+    section = outer;
+  }
+}
+
+/** Runs `build` so that its nodes are not merged with equal ones built outside. */
+export function asCopy<T>(tag: string, build: () => T): T {
+  const outer = [copy, section] as const;
+  copy = tag;
+  section = undefined;
+  try {
+    return build();
+  } finally {
+    [copy, section] = outer;
+  }
+}
+
+/**
+ * Builds a node, or finds it: the same primitive on the same inputs is the same node.
+ * The table hangs on the youngest input, so that it lives exactly as long as the graph it belongs to.
+ */
+export function apply<A extends Attrs>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor {
+  const key = `${op.name} ${inputs.map((x) => x.id)} ${JSON.stringify(attrs)} ${copy}`;
+  let holder = inputs[0];
+  for (const x of inputs) if (rank(x) > rank(holder)) holder = x;
+  holder.consumers ??= new Map();
+  const known = holder.consumers.get(key);
+  if (known) return known;
+  const { shape, dtype } = op.infer(inputs, attrs);
+  const node = new Tensor(op as unknown as Op, inputs, attrs, shape, dtype, section);
+  holder.consumers.set(key, node);
+  return node;
+}
+
+// Constants are shared by all graphs, so they never hold the table while anything else can.
+const rank = (x: Tensor): number => (x.op.name === 'constant' ? x.id - Number.MAX_SAFE_INTEGER : x.id);
+
+/** Leaves have no inputs and are never merged. */
+export function leaf(op: Op, attrs: Attrs, shape: Shape, dtype: DType): Tensor {
+  return new Tensor(op, [], attrs, shape, dtype, undefined);
+}
+
+const output: Op<{ index: number }> = {
+  name: 'output',
+  infer: ([node], { index }) => node.op.further![index - 1].infer(node, node.attrs),
+  // The producing node has named all its outputs; the emitter looks this one up.
+  emit: () => [],
+};
+
+/** The further output `index` (from 1) of a primitive with several. */
+export const furtherOutput = (node: Tensor, index: number): Tensor => apply(output, [node], { index });
+export const isFurtherOutput = (node: Tensor): boolean => node.op.name === 'output';

@@ -1,0 +1,132 @@
+import { apply, type Op } from '../op.js';
+import type { Tensor } from '../tensor.js';
+import { matmul } from './linear.js';
+import { flip, pad, slice, stack } from './shape.js';
+
+export interface ConvOptions {
+  stride?: number | readonly [number, number];
+  /** One number, [height, width], or [[top, bottom], [left, right]]. */
+  padding?: number | readonly [number, number] | readonly [readonly [number, number], readonly [number, number]];
+  dilation?: number | readonly [number, number];
+  groups?: number;
+}
+type Pair = readonly [number, number];
+type ConvAttrs = { stride: Pair; pads: readonly [Pair, Pair]; dilation: Pair; groups: number };
+
+const pair = (v: number | Pair): Pair => (typeof v === 'number' ? [v, v] : v);
+const attrsOf = ({ stride = 1, padding = 0, dilation = 1, groups = 1 }: ConvOptions): ConvAttrs => {
+  const p = typeof padding === 'number' ? [padding, padding] : padding;
+  return { stride: pair(stride), pads: [pair(p[0]), pair(p[1])], dilation: pair(dilation), groups };
+};
+const onnx = ({ stride, pads, dilation, groups }: ConvAttrs) => ({
+  strides: { ints: stride },
+  pads: { ints: [pads[0][0], pads[1][0], pads[0][1], pads[1][1]] },
+  dilations: { ints: dilation },
+  group: { i: groups },
+});
+const extent = (size: number, kernel: number, i: 0 | 1, { stride, pads, dilation }: ConvAttrs): number =>
+  Math.floor((size + pads[i][0] + pads[i][1] - dilation[i] * (kernel - 1) - 1) / stride[i]) + 1;
+
+const convOp: Op<ConvAttrs> = {
+  name: 'conv2d',
+  infer: ([x, w, b], attrs) => {
+    const [n, c, h, width] = x.shape;
+    const [o, cg, kh, kw] = w.shape;
+    if (x.rank !== 4 || w.rank !== 4 || c !== cg * attrs.groups || o % attrs.groups !== 0 || (b && b.size !== o))
+      throw new RangeError(
+        `conv2d: input [${x.shape}] does not fit the weight [${w.shape}] in ${attrs.groups} group(s)`,
+      );
+    const shape = [n, o, extent(h, kh, 0, attrs), extent(width, kw, 1, attrs)];
+    if (shape[2] < 1 || shape[3] < 1)
+      throw new RangeError(`conv2d: input [${x.shape}] is smaller than the kernel ${kh}x${kw}`);
+    return { shape, dtype: x.dtype };
+  },
+  emit: (e, { inputs }, attrs) =>
+    e.node(
+      'Conv',
+      inputs.map((x) => e.name(x)),
+      onnx(attrs),
+    ),
+  gradient: ({ inputs: [x, w, b], attrs }) => [
+    (g) => inputGradient(g, w, x.shape, attrs),
+    (g) => weightGradient(x, g, w.shape, attrs),
+    ...(b ? [(g: Tensor) => g.sum([0, 2, 3]).reshape(b.shape)] : []),
+  ],
+};
+
+/** Cross-correlation as in PyTorch: x [N, C, H, W], weight [O, C/groups, kH, kW], bias [O]. */
+export const conv2d = (x: Tensor, weight: Tensor, bias?: Tensor, options: ConvOptions = {}): Tensor =>
+  apply(convOp, bias ? [x, weight, bias] : [x, weight], attrsOf(options));
+
+const transposedOp: Op<ConvAttrs & { size: Pair }> = {
+  name: 'convTranspose2d',
+  infer: ([x, w], { groups, size }) => ({ shape: [x.shape[0], w.shape[1] * groups, ...size], dtype: x.dtype }),
+  emit: (e, { inputs: [x, w] }, attrs) => {
+    // What the forward convolution's rounding left over at the far edge is output padding here.
+    const outputPadding = ([0, 1] as const).map(
+      (i) => attrs.size[i] - transposedExtent(x.shape[2 + i], w.shape[2 + i], i, attrs),
+    );
+    return e.node('ConvTranspose', [e.name(x), e.name(w)], { ...onnx(attrs), output_padding: { ints: outputPadding } });
+  },
+  gradient: ({ inputs: [x, w], attrs }) => [
+    (g) =>
+      apply(convOp, [g, w], { stride: attrs.stride, pads: attrs.pads, dilation: attrs.dilation, groups: attrs.groups }),
+    (g) => weightGradient(g, x, w.shape, attrs),
+  ],
+};
+const transposedExtent = (size: number, kernel: number, i: 0 | 1, { stride, pads, dilation }: ConvAttrs): number =>
+  (size - 1) * stride[i] + dilation[i] * (kernel - 1) + 1 - pads[i][0] - pads[i][1];
+
+/** PyTorch's ConvTranspose2d without dilation of the output: weight [C, O/groups, kH, kW]. */
+export function convTranspose2d(
+  x: Tensor,
+  weight: Tensor,
+  options: ConvOptions & { outputPadding?: number } = {},
+): Tensor {
+  const attrs = attrsOf(options);
+  const extra = options.outputPadding ?? 0;
+  const size = ([0, 1] as const).map((i) => transposedExtent(x.shape[2 + i], weight.shape[2 + i], i, attrs) + extra);
+  return apply(transposedOp, [x, weight], { ...attrs, size: size as unknown as Pair });
+}
+
+function inputGradient(g: Tensor, w: Tensor, shape: readonly number[], attrs: ConvAttrs): Tensor {
+  const { stride, pads, dilation, groups } = attrs;
+  const [, cg, kh, kw] = w.shape;
+  const far = ([0, 1] as const).map((i) => {
+    const reach = dilation[i] * ([kh, kw][i] - 1);
+    return [reach - pads[i][0], reach - pads[i][1]] as const;
+  });
+  if (stride[0] !== 1 || stride[1] !== 1 || far.flat().some((p) => p < 0))
+    return apply(transposedOp, [g, w], { ...attrs, size: [shape[2], shape[3]] as const });
+  // With stride 1 it is an ordinary convolution with the kernel turned by 180 degrees and its channels swapped.
+  const o = w.shape[0] / groups;
+  const swapped = w
+    .reshape([groups, o, cg, kh, kw])
+    .transpose([0, 2, 1, 3, 4])
+    .reshape([groups * cg, o, kh, kw]);
+  const turned = kh * kw === 1 ? swapped : flip(flip(swapped, 2), 3);
+  return apply(convOp, [g, turned], { stride, pads: far as unknown as ConvAttrs['pads'], dilation, groups });
+}
+
+/** One matrix product per kernel tap, over batch and positions at once. */
+function weightGradient(
+  x: Tensor,
+  g: Tensor,
+  shape: readonly number[],
+  { stride, pads, dilation, groups }: ConvAttrs,
+): Tensor {
+  const [o, cg, kh, kw] = shape;
+  const [n, , oh, ow] = g.shape;
+  const length = n * oh * ow;
+  const rows = g.transpose([1, 0, 2, 3]).reshape([groups, o / groups, length]);
+  const padded = pad(x, [[0, 0], [0, 0], pads[0], pads[1]]).transpose([1, 0, 2, 3]);
+  const taps: Tensor[] = [];
+  for (let i = 0; i < kh; i++)
+    for (let j = 0; j < kw; j++) {
+      const [top, left] = [i * dilation[0], j * dilation[1]];
+      const band = slice(padded, 2, top, top + (oh - 1) * stride[0] + 1, stride[0]);
+      const tap = slice(band, 3, left, left + (ow - 1) * stride[1] + 1, stride[1]).reshape([groups, cg, length]);
+      taps.push(matmul(rows, tap, { transB: true }));
+    }
+  return stack(taps, 3).reshape(shape);
+}
