@@ -3,6 +3,7 @@ import { type Device, type DeviceValue, Session, toDeviceValue, toHost } from '.
 import { emitGraph, reachable } from './graph.js';
 import { type HostLoop, hostLoops } from './hostLoop.js';
 import { input } from './ops/leaves.js';
+import { drawn, isDraw } from './ops/random.js';
 import { Tensor } from './tensor.js';
 import { collectUpdates, Variable } from './variable.js';
 
@@ -94,6 +95,7 @@ class Program {
     private readonly inputNames: ReadonlyMap<Tensor, string>,
     private readonly inputs: readonly Tensor[],
     private readonly live: readonly Variable[],
+    private readonly draws: readonly Tensor[],
     private readonly frozen: ReadonlyMap<Variable, number>,
     private readonly result: Tree<Tensor>,
     private readonly rest: ReadonlyMap<Variable, Tensor>,
@@ -115,13 +117,16 @@ class Program {
       ...new Set([...results, ...rest.values(), ...loops.flatMap((loop) => [...loop.arrays, ...loop.scalars])]),
     ];
 
-    const variables = reachable(outputs).filter((x): x is Variable => x instanceof Variable);
+    const leaves = reachable(outputs).filter((x) => x.inputs.length === 0);
+    const variables = leaves.filter((x): x is Variable => x instanceof Variable);
+    const draws = leaves.filter(isDraw);
     const frozen = new Map(options.freeze ? variables.filter((v) => !updates.has(v)).map((v) => [v, v.version]) : []);
     const live = variables.filter((v) => !frozen.has(v));
     const inputs = flatten<Tensor>(symbols, isTensor);
     const inputNames = new Map([
       ...inputs.map((x, i) => [x, `i${i}`] as const),
       ...live.map((v, i) => [v, `v${i}`] as const),
+      ...draws.map((x, i) => [x, `r${i}`] as const),
     ]);
     const weights = new Map([...frozen.keys()].map((v) => [v as Tensor, v.value]));
     const { graph, outputNames } = emitGraph({ inputs: inputNames, weights, outputs });
@@ -134,7 +139,7 @@ class Program {
     const read = new Set(graph.inputs.map((value) => value.name));
     const used = new Map([...inputNames].filter(([, name]) => read.has(name)));
     const names = new Map(outputs.map((x, i) => [x, outputNames[i]]));
-    return new Program(session, used, inputs, live, frozen, result, rest, loops, names);
+    return new Program(session, used, inputs, live, draws, frozen, result, rest, loops, names);
   }
 
   isStale(): boolean {
@@ -148,6 +153,7 @@ class Program {
       if (name) feeds[name] = toDeviceValue(args[i]);
     });
     for (const v of this.live) feeds[this.inputNames.get(v)!] = deviceValueOf(v.value);
+    for (const x of this.draws) feeds[this.inputNames.get(x)!] = toDeviceValue(drawn(x));
 
     for (const [v, next] of this.rest) {
       const spare = this.spares.get(v) ?? emptyLike(v.value);

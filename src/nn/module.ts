@@ -1,0 +1,103 @@
+import { type NdArray, toFloat32 } from '../array/index.js';
+import { Variable } from '../tensor/index.js';
+
+/** A trained array, initialised on the host. Its name is its field's path: see {@link Module.namedVariables}. */
+export const parameter = (value: NdArray<'float32'>): Variable => new Variable(value, true, '');
+/** State that is saved but not trained (running statistics). */
+export const buffer = (value: NdArray): Variable => new Variable(value, false, '');
+
+/** `downBlocks` is `down_blocks` in a checkpoint; names that already have underscores stay as they are. */
+export const snakeCase = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
+
+/**
+ * A part of a model: it declares its parts as fields and its computation as a `forward` method.
+ * A parameter's name is its field path in snake_case, which makes the fields the checkpoint's format:
+ * `downBlocks[0].resnets[1].conv1.weight` is `down_blocks.0.resnets.1.conv1.weight`.
+ */
+export abstract class Module {
+  /** Every parameter and buffer by its checkpoint name, in the order of declaration; a shared one under its first name. */
+  namedVariables(): Map<string, Variable> {
+    const named = new Map<string, Variable>();
+    const seen = new Set<unknown>();
+    const visit = (value: unknown, path: string): void => {
+      if (typeof value !== 'object' || value === null || seen.has(value)) return;
+      if (value instanceof Variable) {
+        seen.add(value);
+        named.set(path, value);
+      } else if (value instanceof Module || Array.isArray(value)) {
+        seen.add(value);
+        for (const [key, part] of Object.entries(value))
+          visit(part, path === '' ? snakeCase(key) : `${path}.${snakeCase(key)}`);
+      }
+    };
+    visit(this, '');
+    return named;
+  }
+
+  /** The trained variables, by name. */
+  namedParameters(): Map<string, Variable> {
+    return new Map([...this.namedVariables()].filter(([, v]) => v.trainable));
+  }
+
+  parameters(): Variable[] {
+    return [...this.namedParameters().values()];
+  }
+
+  /** Number of trained scalars. */
+  parameterCount(): number {
+    return this.parameters().reduce((n, p) => n + p.size, 0);
+  }
+
+  stateDict(): Map<string, NdArray> {
+    return new Map([...this.namedVariables()].map(([name, v]) => [name, v.value]));
+  }
+
+  /**
+   * Takes the values of a checkpoint; they are copied, and converted from 16-bit floats.
+   * @throws Error that lists missing and unexpected names, and RangeError on a wrong shape; then nothing is changed.
+   */
+  loadStateDict(state: ReadonlyMap<string, NdArray>): void {
+    const variables = this.namedVariables();
+    const missing = [...variables.keys()].filter((name) => !state.has(name));
+    const unexpected = [...state.keys()].filter((name) => !variables.has(name));
+    if (missing.length || unexpected.length)
+      throw new Error(
+        `${this.constructor.name}: the checkpoint does not fit: ${[
+          missing.length && `missing ${listed(missing)}`,
+          unexpected.length && `unexpected ${listed(unexpected)}`,
+        ]
+          .filter(Boolean)
+          .join('; ')}`,
+      );
+    for (const [name, v] of variables)
+      if (`${state.get(name)!.shape}` !== `${v.shape}`)
+        throw new RangeError(
+          `${this.constructor.name}: ${name} has shape [${v.shape}], the checkpoint's is [${state.get(name)!.shape}]`,
+        );
+    for (const [name, v] of variables) v.set(converted(state.get(name)!, v));
+  }
+}
+
+const listed = (names: readonly string[]): string =>
+  names.length > 6 ? `${names.slice(0, 6).join(', ')} and ${names.length - 6} more` : names.join(', ');
+
+function converted(array: NdArray, v: Variable): NdArray {
+  if (array.dtype === v.dtype) return { ...array, data: array.data.slice() } as NdArray;
+  if (v.dtype !== 'float32') throw new TypeError(`a ${v.dtype} variable cannot take ${array.dtype} values`);
+  return toFloat32(array);
+}
+
+let training = false;
+
+/** Traces `build` with dropout and batch statistics on. Outside it, modules are in evaluation mode. */
+export function inTraining<T>(build: () => T): T {
+  const outer = training;
+  training = true;
+  try {
+    return build();
+  } finally {
+    training = outer;
+  }
+}
+
+export const isTraining = (): boolean => training;
