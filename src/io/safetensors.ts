@@ -1,4 +1,5 @@
 import { bytesPerElement, type DType, fromBytes, type NdArray, type Shape, sizeOf, toBytes } from '../array/index.js';
+import { concatBytes } from './bytes.js';
 
 /**
  * The safetensors format (huggingface/safetensors): eight bytes of header length, little-endian, a JSON header padded
@@ -187,14 +188,4 @@ export function safetensorsPieces(tensors: NamedArrays, metadata: Record<string,
 /** The whole file as bytes. See {@link safetensorsPieces}. */
 export function serializeSafetensors(tensors: NamedArrays, metadata?: Record<string, string>): Uint8Array {
   return concatBytes(safetensorsPieces(tensors, metadata));
-}
-
-export function concatBytes(pieces: readonly Uint8Array[]): Uint8Array {
-  const bytes = new Uint8Array(pieces.reduce((n, piece) => n + piece.byteLength, 0));
-  let offset = 0;
-  for (const piece of pieces) {
-    bytes.set(piece, offset);
-    offset += piece.byteLength;
-  }
-  return bytes;
 }

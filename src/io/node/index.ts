@@ -1,0 +1,4 @@
+export * from './arrays.js';
+export * from './files.js';
+export * from './image.js';
+export * from './json.js';
