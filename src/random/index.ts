@@ -1,0 +1,2 @@
+export { Generator } from './generator.js';
+export * from './initializers.js';
