@@ -21,3 +21,11 @@ export function concatBytes(pieces: readonly Uint8Array[]): Uint8Array {
   }
   return bytes;
 }
+
+/** Elements of `width` bytes in the other byte order, as a copy; single bytes stay what they are. */
+export function swapBytes(bytes: Uint8Array, width: number): Uint8Array {
+  if (width === 1) return bytes;
+  const swapped = bytes.slice();
+  for (let i = 0; i < swapped.length; i += width) swapped.subarray(i, i + width).reverse();
+  return swapped;
+}

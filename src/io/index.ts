@@ -1,4 +1,5 @@
 export * from './grid.js';
+export * from './idx.js';
 export * from './npy.js';
 export * from './npz.js';
 export * from './png.js';

@@ -1,4 +1,5 @@
 import { bytesPerElement, type DType, fromBytes, type NdArray, ndarray, sizeOf, toBytes } from '../array/index.js';
+import { swapBytes } from './bytes.js';
 
 /** NumPy's names of the dtypes; bfloat16 is not among them. */
 const descriptions: Partial<Record<DType, string>> = {
@@ -26,7 +27,7 @@ function parseHeader(header: string): { dtype: DType; swapped: boolean; fortran:
     const found = new RegExp(`'${name}':\\s*(${value.source})\\s*[,}]`).exec(header);
     return found?.[1] ?? fail(`no readable '${name}' in the header ${JSON.stringify(header.slice(0, 200).trim())}`);
   };
-  const description = field('descr', /'[^']*'|\[/).slice(1, -1);
+  const description = field('descr', /'[^']*'/).slice(1, -1);
   const dtype = dtypes.get(description.slice(1));
   if (dtype === undefined || !'<>|='.includes(description[0]))
     return fail(`dtype '${description}' is not supported, expected one of ${Object.values(descriptions).join(' ')}`);
@@ -68,12 +69,8 @@ export function parseNpy(bytes: Uint8Array): NdArray {
   const expected = sizeOf(shape) * width;
   if (expected !== bytes.length - begin)
     fail(`${dtype} [${shape}] takes ${expected} bytes, the file has ${bytes.length - begin}`);
-  let content = bytes.subarray(begin);
-  if (swapped) {
-    content = content.slice();
-    for (let i = 0; i < content.length; i += width) content.subarray(i, i + width).reverse();
-  }
-  const array = fromBytes(content, shape, dtype);
+  const content = bytes.subarray(begin);
+  const array = fromBytes(swapped ? swapBytes(content, width) : content, shape, dtype);
   return fortran ? fromFortran(array) : array;
 }
 
