@@ -1,0 +1,24 @@
+export { type HybridLossInputs, hybridLoss, variationalBound } from './learnedVariance.js';
+export { denoisingLoss, squaredError } from './losses.js';
+export {
+  type BetaSchedule,
+  betaSchedules,
+  type NoiseSchedule,
+  type NoiseScheduleConfig,
+  noiseSchedule,
+} from './noiseSchedule.js';
+export { linspace, linspaceFloat32, roundHalfToEven } from './numeric.js';
+export {
+  addNoise,
+  convertPrediction,
+  type NoiseLevels,
+  type PredictionType,
+  perSample,
+  predictedNoise,
+  predictedX0,
+  predictionTarget,
+  predictionTypes,
+  x0Weights,
+} from './prediction.js';
+export { type Process, RectifiedFlow, shiftSigma, VariancePreserving } from './process.js';
+export * from './weighting.js';

@@ -1,0 +1,87 @@
+import { z } from 'zod';
+import { noiseSchedule } from '../diffusion/index.js';
+import {
+  clipFields,
+  clippingOf,
+  predictionField,
+  predictionTypeOf,
+  scheduleFields,
+  spacingFields,
+  thresholdFields,
+  zeroSnrField,
+} from './config.js';
+import { noise, sum, x, x0 } from './linear.js';
+import { preserved, x0Form } from './marginal.js';
+import { makePlan, type SamplerCall } from './plan.js';
+import { defineSampler, startField, stepsField } from './sampler.js';
+import { checkTimesteps, spacedTimesteps } from './spacing.js';
+
+const f = Math.fround;
+
+/**
+ * Ancestral sampling of Ho et al. 2020, also over fewer steps than were trained, with the fixed variances of the
+ * paper and the learned ones of Nichol and Dhariwal 2021. Follows diffusers' DDPMScheduler.
+ */
+export const ddpm = defineSampler({
+  className: 'DDPMScheduler',
+  config: {
+    ...scheduleFields,
+    varianceType: z
+      .enum(['fixed_small', 'fixed_small_log', 'fixed_large', 'fixed_large_log', 'learned', 'learned_range'])
+      .default('fixed_small'),
+    ...clipFields(true),
+    predictionType: predictionField('epsilon', 'sample', 'v_prediction'),
+    ...thresholdFields,
+    ...spacingFields('leading'),
+    ...zeroSnrField,
+  },
+  options: { steps: stepsField.optional(), timesteps: z.array(z.number().int()).optional(), start: startField },
+
+  create(config) {
+    const { alphasCumprod } = noiseSchedule(config);
+    const predictionType = predictionTypeOf(config.predictionType);
+    const learned = config.varianceType === 'learned' || config.varianceType === 'learned_range';
+
+    const call = (t: number, previous: number | undefined): SamplerCall => {
+      const alphaBar = alphasCumprod[t];
+      const alphaBarPrevious = previous === undefined ? 1 : alphasCumprod[previous];
+      const alpha = f(alphaBar / alphaBarPrevious);
+      const beta = f(1 - alpha);
+      const marginal = preserved(alphaBar);
+      // The posterior q(x_{t-1} | x_t, x_0), equations 6 and 7.
+      const mean = sum(
+        [(Math.sqrt(alphaBarPrevious) * beta) / (1 - alphaBar), x0],
+        [(Math.sqrt(alpha) * (1 - alphaBarPrevious)) / (1 - alphaBar), x],
+      );
+      const posteriorVariance = Math.max(((1 - alphaBarPrevious) / (1 - alphaBar)) * beta, 1e-20);
+      const large = config.varianceType.startsWith('fixed_large');
+      const std = t === 0 ? 0 : learned ? 1 : Math.sqrt(large ? beta : posteriorVariance);
+      const [minLogStd, maxLogStd] = [0.5 * Math.log(posteriorVariance), 0.5 * Math.log(beta)];
+      return {
+        timestep: t,
+        inputScale: 1,
+        ...marginal,
+        x0: x0Form(predictionType, marginal),
+        next: { x: sum([1, mean], [std, noise]) },
+        // The network's v in [-1, 1] interpolates between the two bounds.
+        logStd: { base: (maxLogStd + minLogStd) / 2, slope: (maxLogStd - minLogStd) / 2 },
+      };
+    };
+
+    return {
+      predictionType,
+      marginal: (t) => preserved(alphasCumprod[t]),
+      plan({ steps = 1000, timesteps, start }) {
+        const times = timesteps ?? spacedTimesteps(config, steps);
+        checkTimesteps('DDPMScheduler', alphasCumprod.length, times);
+        return makePlan({
+          name: 'DDPMScheduler',
+          calls: times.map((t, i) => call(t, times[i + 1])),
+          start,
+          clipping: clippingOf(config),
+          learnedVariance: learned ? (config.varianceType as 'learned' | 'learned_range') : 'none',
+        });
+      },
+    };
+  },
+});

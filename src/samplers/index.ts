@@ -1,0 +1,21 @@
+export { configText, parseConfigText } from './config.js';
+export { ddim } from './ddim.js';
+export { ddpm } from './ddpm.js';
+export { dpmSolverMultistep } from './dpmSolverMultistep.js';
+export { euler } from './euler.js';
+export { flowMatchEuler } from './flowMatchEuler.js';
+export type { Linear } from './linear.js';
+export type { Marginal } from './marginal.js';
+export {
+  type Clipping,
+  coefficients,
+  type LearnedVariance,
+  type SamplerCall,
+  type SamplerPlan,
+  type StepLayout,
+  type Term,
+  usesNoise,
+} from './plan.js';
+export { samplerFromConfig, samplers } from './registry.js';
+export type { PlanOptions, Sampler, SamplerFactory } from './sampler.js';
+export { applyStep, coefficientsOf, initialState, type StepInputs, type StepResult, scaleInput } from './step.js';

@@ -1,0 +1,122 @@
+import { type Linear, substitute } from './linear.js';
+import type { Marginal } from './marginal.js';
+
+/** What happens to the estimate of the clean sample before the step uses it. */
+export type Clipping =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'clip'; readonly range: number }
+  /** Saharia et al. 2022: per sample, clip to the `ratio` quantile of |x0| (between 1 and `max`) and divide by it. */
+  | { readonly kind: 'threshold'; readonly ratio: number; readonly max: number };
+
+/** How the second half of the prediction's channels sets the noise: not at all, as variance, or within DDPM's bounds. */
+export type LearnedVariance = 'none' | 'learned' | 'learned_range';
+
+/**
+ * One call of the denoiser and what the sampler does with its answer: pure numbers. `alpha` and `sigma` say how x is
+ * distributed here, which is where an image can enter half-way: x = alpha x0 + sigma noise.
+ */
+export interface SamplerCall extends Marginal {
+  /** What the denoiser is told the time is. */
+  readonly timestep: number;
+  /** The denoiser sees inputScale * x. */
+  readonly inputScale: number;
+  /** The clean sample as the denoiser sees it, before clipping: over the state slots, 'prediction' and 'noise'. */
+  readonly x0: Linear;
+  /** The next value of each state slot: over the slots, 'prediction', 'x0' and 'noise'. A slot left out becomes 0. */
+  readonly next: Readonly<Record<string, Linear>>;
+  /** learned_range only: log of the noise's standard deviation = base + slope * variance prediction. */
+  readonly logStd?: { readonly base: number; readonly slope: number };
+}
+
+/** A coefficient's place: which result ('x0' or a slot) and which term of it. */
+export interface Term {
+  readonly result: string;
+  readonly term: string;
+}
+
+/** The part of a plan that shapes the graph of its step; two plans with equal keys share one compiled graph. */
+export interface StepLayout {
+  /** The state: 'x' first, then the sampler's history; all but x start as zeros. */
+  readonly slots: readonly string[];
+  readonly clipping: Clipping;
+  readonly learnedVariance: LearnedVariance;
+  readonly scalesInput: boolean;
+  /** Coefficients that are not zero in every call, in the order in which the step reads them. */
+  readonly terms: readonly Term[];
+  readonly key: string;
+}
+
+/** An immutable table of everything one run of a sampler does. */
+export interface SamplerPlan {
+  readonly calls: readonly SamplerCall[];
+  /** The first x is this times unit normal noise (diffusers' init_noise_sigma). */
+  readonly initialScale: number;
+  readonly layout: StepLayout;
+}
+
+export interface PlanParts {
+  readonly name: string;
+  readonly calls: readonly SamplerCall[];
+  readonly initialScale?: number;
+  readonly clipping?: Clipping;
+  readonly learnedVariance?: LearnedVariance;
+  /** Leave out the calls before this one. */
+  readonly start?: number;
+}
+
+/**
+ * Checks a sampler's table and works out the layout of its step. Without clipping, x0 is substituted into the other
+ * results in float64, so that cancellations happen here and not in float32 on the device.
+ * @throws RangeError when there is no call left to make, or a coefficient is not finite, naming the call.
+ */
+export function makePlan(parts: PlanParts): SamplerPlan {
+  const { name, initialScale = 1, clipping = { kind: 'none' }, learnedVariance = 'none', start = 0 } = parts;
+  const last = parts.calls.length - 1;
+  if (!(start <= last)) throw new RangeError(`${name}: start ${start} out of range 0..${last}`);
+  const kept = parts.calls.slice(start);
+  const calls = clipping.kind === 'none' ? kept.map(foldX0) : kept;
+  for (const [k, call] of calls.entries()) checkFinite(name, k, call);
+
+  const slots = ['x', ...new Set(calls.flatMap((call) => Object.keys(call.next)).filter((slot) => slot !== 'x'))];
+  const symbols = [...slots, 'prediction', 'x0', 'noise'];
+  const uses = (result: string, term: string) => calls.some((call) => (formOf(call, result)[term] ?? 0) !== 0);
+  const terms = ['x0', ...slots].flatMap((result) =>
+    symbols.filter((term) => uses(result, term)).map((term) => ({ result, term })),
+  );
+  const scalesInput = calls.some((call) => call.inputScale !== 1);
+  const shape = { slots, clipping, learnedVariance, scalesInput, terms };
+  return { calls, initialScale, layout: { ...shape, key: JSON.stringify(shape) } };
+}
+
+const formOf = (call: SamplerCall, result: string): Linear => (result === 'x0' ? call.x0 : call.next[result]) ?? {};
+
+const foldX0 = (call: SamplerCall): SamplerCall => ({
+  ...call,
+  next: Object.fromEntries(Object.entries(call.next).map(([slot, form]) => [slot, substitute(form, 'x0', call.x0)])),
+});
+
+function checkFinite(name: string, k: number, call: SamplerCall): void {
+  const numbers = [call.timestep, call.inputScale, call.x0, ...Object.values(call.next)].flatMap((form) =>
+    typeof form === 'number' ? [form] : Object.values(form),
+  );
+  if (numbers.every(Number.isFinite)) return;
+  throw new RangeError(
+    `${name}: call ${k} (timestep ${call.timestep}) has a coefficient that is not finite; ` +
+      'with zero terminal SNR the first step needs a v or x0 prediction',
+  );
+}
+
+/** Whether call k adds fresh noise, so that none need be drawn where it does not. */
+export const usesNoise = (plan: SamplerPlan, k: number): boolean =>
+  ['x0', ...plan.layout.slots].some((result) => (formOf(plan.calls[k], result).noise ?? 0) !== 0);
+
+/**
+ * The numbers of call k in the order its step graph reads them: the input scale, one per term of the layout, then
+ * base and slope of the log standard deviation.
+ */
+export function coefficients(plan: SamplerPlan, k: number): Float32Array<ArrayBuffer> {
+  const call = plan.calls[k];
+  const { base = 0, slope = 0 } = call.logStd ?? {};
+  const terms = plan.layout.terms.map(({ result, term }) => formOf(call, result)[term] ?? 0);
+  return Float32Array.from([call.inputScale, ...terms, base, slope]);
+}

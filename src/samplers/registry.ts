@@ -1,0 +1,37 @@
+import { camelCase, parseConfigText } from './config.js';
+import { ddim } from './ddim.js';
+import { ddpm } from './ddpm.js';
+import { dpmSolverMultistep } from './dpmSolverMultistep.js';
+import { euler } from './euler.js';
+import { flowMatchEuler } from './flowMatchEuler.js';
+import type { PlanOptions, Sampler } from './sampler.js';
+
+interface AnyFactory {
+  (config: object, defaults?: object): Sampler<object, PlanOptions>;
+  readonly className: string;
+  readonly configKeys: readonly string[];
+}
+
+/** Every sampler by the diffusers class whose scheduler_config.json it reads and writes. */
+export const samplers: readonly AnyFactory[] = [ddpm, ddim, euler, dpmSolverMultistep, flowMatchEuler] as AnyFactory[];
+
+const allKeys = new Set(samplers.flatMap((sampler) => sampler.configKeys));
+
+/**
+ * The sampler of a scheduler_config.json, given as text or parsed.
+ * A field that belongs to another scheduler is left out, as diffusers does: old files carry such fields.
+ * @throws TypeError for an unknown class (listing the known ones), an unknown field or a wrong value.
+ */
+export function samplerFromConfig(config: string | Readonly<Record<string, unknown>>, defaults?: object): Sampler {
+  const { _class_name: className, ...json } = typeof config === 'string' ? parseConfigText(config) : config;
+  const factory = samplers.find((sampler) => sampler.className === className);
+  if (!factory) {
+    const known = samplers.map((sampler) => sampler.className).join(', ');
+    throw new TypeError(`scheduler config: _class_name: expected one of ${known}, got ${JSON.stringify(className)}`);
+  }
+  const fields = Object.entries(json)
+    .filter(([key]) => !key.startsWith('_'))
+    .map(([key, value]) => [camelCase(key), value] as const)
+    .filter(([key]) => factory.configKeys.includes(key) || !allKeys.has(key));
+  return factory(Object.fromEntries(fields), defaults) as Sampler;
+}
