@@ -1,0 +1,2 @@
+export * from './ema.js';
+export * from './schedules.js';
