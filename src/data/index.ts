@@ -1,0 +1,3 @@
+export * from './batches.js';
+export * from './dataset.js';
+export * from './resize.js';
