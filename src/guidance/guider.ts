@@ -1,0 +1,102 @@
+import { concat, type Tensor } from '../tensor/index.js';
+
+/** Where a sampling run stands. */
+export interface StepInfo {
+  /** Which call of the denoiser this is, from 0. */
+  readonly index: number;
+  /** How many calls the run has. */
+  readonly total: number;
+  /** What the denoiser is told the time is. */
+  readonly timestep: number;
+}
+
+/** A change to the denoiser itself, by name; the denoiser says which kinds it knows. */
+export interface Perturbation {
+  readonly kind: string;
+}
+
+/** One prediction that a guider asks for. */
+export interface Branch {
+  /** Equal names mean the same prediction, which is then computed once. */
+  readonly name: string;
+  /** Which condition the denoiser gets: the wanted one, or the one to move away from (the null one by default). */
+  readonly condition: 'positive' | 'negative';
+  readonly perturbation?: Perturbation;
+}
+
+export const positive: Branch = { name: 'positive', condition: 'positive' };
+export const negative: Branch = { name: 'negative', condition: 'negative' };
+
+export type Predictions = ReadonlyMap<string, Tensor>;
+
+/** What a guider makes of a step's predictions. */
+export interface Guided {
+  readonly prediction: Tensor;
+  readonly state: readonly Tensor[];
+}
+
+/**
+ * Which predictions a step needs and how to combine them. It knows neither the sampler nor the model. Everything that
+ * changes from step to step goes through `branches` (few variants, each one graph) or `inputs` (numbers fed to it).
+ */
+export interface Guider {
+  /** The predictions this step needs, at least one. */
+  branches(step: StepInfo): readonly Branch[];
+  /** The numbers that `combine` reads at this step, `inputCount` of them. */
+  inputs(step: StepInfo): readonly number[];
+  readonly inputCount: number;
+  /** How many tensors of a prediction's shape it carries from step to step (momentum); they start as zeros. */
+  readonly slots: number;
+  /** How many leading channels to guide; the rest is taken from the positive branch. Default: the sample's. */
+  readonly channels?: number;
+  /** The graph: `predictions` by branch name (only those asked for), `inputs` [inputCount], `state` one per slot. */
+  combine(predictions: Predictions, inputs: Tensor, state: readonly Tensor[]): Guided;
+}
+
+/**
+ * A guider's answer on whole predictions [N, C, ...]: channels that are not guided, such as a learned variance, come
+ * from the positive branch (from the only branch where that was not asked for).
+ * @param sampleChannels C of the sample; predictions may have more channels
+ */
+export function guidePrediction(
+  guider: Guider,
+  predictions: Predictions,
+  inputs: Tensor,
+  state: readonly Tensor[],
+  sampleChannels: number,
+): Guided {
+  const whole = predictions.get('positive') ?? [...predictions.values()][0];
+  if (!whole) throw new RangeError('guidance: expected at least one prediction, got none');
+  const count = guider.channels ?? sampleChannels;
+  const channels = whole.shape[1];
+  if (count > channels) throw new RangeError(`guidance: ${count} channels to guide, the prediction has ${channels}`);
+  if (count === channels) return guider.combine(predictions, inputs, state);
+  const guided = new Map([...predictions].map(([name, p]) => [name, p.slice(1, 0, count)]));
+  const { prediction, state: next } = guider.combine(guided, inputs, state);
+  return { prediction: concat([prediction, whole.slice(1, count, channels)], 1), state: next };
+}
+
+/** When guidance is on: shares [from, to) of the run's steps, cut down to whole steps, or a rule of your own. */
+export type Interval = readonly [from: number, to: number] | ((step: StepInfo) => boolean);
+
+export function isInside(interval: Interval | undefined, step: StepInfo): boolean {
+  if (interval === undefined) return true;
+  if (typeof interval === 'function') return interval(step);
+  const [from, to] = interval;
+  return step.index >= Math.floor(from * step.total) && step.index < Math.floor(to * step.total);
+}
+
+export function checkInterval(interval: Interval | undefined): void {
+  if (interval === undefined || typeof interval === 'function') return;
+  const [from, to] = interval;
+  if (!(from >= 0 && from < to && to <= 1))
+    throw new RangeError(`guidance: interval [${from}, ${to}] must be rising and inside [0, 1]`);
+}
+
+/** A number, or one for each step. */
+export type Schedule = number | ((step: StepInfo) => number);
+export const at = (schedule: Schedule, step: StepInfo): number =>
+  typeof schedule === 'number' ? schedule : schedule(step);
+
+/** One of the guider's input numbers, as a tensor [1] that broadcasts. */
+export const inputAt = (inputs: Tensor, i: number): Tensor => inputs.slice(0, i, i + 1);
