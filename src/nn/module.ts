@@ -1,10 +1,14 @@
-import { type NdArray, toFloat32 } from '../array/index.js';
+import { type NdArray, ndarray, type Shape, sizeOf, toFloat32 } from '../array/index.js';
+import type { Generator } from '../random/index.js';
 import { Variable } from '../tensor/index.js';
 
 /** A trained array, initialised on the host. Its name is its field's path: see {@link Module.namedVariables}. */
 export const parameter = (value: NdArray<'float32'>): Variable => new Variable(value, true, '');
 /** State that is saved but not trained (running statistics). */
 export const buffer = (value: NdArray): Variable => new Variable(value, false, '');
+
+/** A fresh array of ones: how scales start. */
+export const ones = (shape: Shape): NdArray<'float32'> => ndarray(new Float32Array(sizeOf(shape)).fill(1), shape);
 
 /** `downBlocks` is `down_blocks` in a checkpoint; names that already have underscores stay as they are. */
 export const snakeCase = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
@@ -26,9 +30,22 @@ export abstract class Module {
         named.set(path, value);
       } else if (value instanceof Module || Array.isArray(value)) {
         seen.add(value);
-        for (const [key, part] of Object.entries(value))
-          visit(part, path === '' ? snakeCase(key) : `${path}.${snakeCase(key)}`);
+        for (const [key, part] of Object.entries(value)) visit(part, join(path, key));
       }
+    };
+    visit(this, '');
+    return named;
+  }
+
+  /** This module ('') and every part of it by its path, as in a checkpoint; a shared one under its first path. */
+  namedModules(): Map<string, Module> {
+    const named = new Map<string, Module>();
+    const seen = new Set<unknown>();
+    const visit = (value: unknown, path: string): void => {
+      if (!(value instanceof Module || Array.isArray(value)) || seen.has(value)) return;
+      seen.add(value);
+      if (value instanceof Module) named.set(path, value);
+      for (const [key, part] of Object.entries(value)) visit(part, join(path, key));
     };
     visit(this, '');
     return named;
@@ -78,6 +95,8 @@ export abstract class Module {
   }
 }
 
+const join = (path: string, key: string): string => (path ? `${path}.${snakeCase(key)}` : snakeCase(key));
+
 const listed = (names: readonly string[]): string =>
   names.length > 6 ? `${names.slice(0, 6).join(', ')} and ${names.length - 6} more` : names.join(', ');
 
@@ -87,12 +106,15 @@ function converted(array: NdArray, v: Variable): NdArray {
   return toFloat32(array);
 }
 
-let training = false;
+let training: { readonly rng?: Generator } | undefined;
 
-/** Traces `build` with dropout and batch statistics on. Outside it, modules are in evaluation mode. */
-export function inTraining<T>(build: () => T): T {
+/**
+ * Traces `build` with dropout and batch statistics on. Outside it, modules are in evaluation mode.
+ * @param rng what dropout draws from, at each call of the compiled function.
+ */
+export function inTraining<T>(build: () => T, rng?: Generator): T {
   const outer = training;
-  training = true;
+  training = { rng };
   try {
     return build();
   } finally {
@@ -100,4 +122,10 @@ export function inTraining<T>(build: () => T): T {
   }
 }
 
-export const isTraining = (): boolean => training;
+export const isTraining = (): boolean => training !== undefined;
+
+/** The generator of the training step being traced. @throws Error when there is none. */
+export function trainingGenerator(user: string): Generator {
+  if (!training?.rng) throw new Error(`${user}: needs a generator, as in inTraining(() => ..., rng)`);
+  return training.rng;
+}

@@ -1,0 +1,23 @@
+import type { Generator } from '../random/index.js';
+import type { Tensor } from '../tensor/index.js';
+import { LabelEmbedding } from './labelEmbedding.js';
+import { Module } from './module.js';
+import { TimestepEmbedding } from './timestepEmbedding.js';
+import { timestepEmbedding } from './timesteps.js';
+
+/** Timestep [N] and class label [N] as one vector [N, embeddingDim]: DiT's condition. */
+export class CombinedTimestepLabelEmbeddings extends Module {
+  readonly timestepEmbedder: TimestepEmbedding;
+  readonly classEmbedder: LabelEmbedding;
+
+  constructor(numClasses: number, embeddingDim: number, classDropoutProb: number, rng: Generator) {
+    super();
+    this.timestepEmbedder = new TimestepEmbedding({ inChannels: 256, timeEmbedDim: embeddingDim }, rng);
+    this.classEmbedder = new LabelEmbedding(numClasses, embeddingDim, classDropoutProb, rng);
+  }
+
+  forward(timestep: Tensor, classLabels: Tensor): Tensor {
+    const sinusoids = timestepEmbedding(timestep, 256, { flipSinToCos: true, downscaleFreqShift: 1 });
+    return this.timestepEmbedder.forward(sinusoids).add(this.classEmbedder.forward(classLabels));
+  }
+}
