@@ -1,3 +1,4 @@
+export * from './config.js';
 export * from './grid.js';
 export * from './idx.js';
 export * from './npy.js';

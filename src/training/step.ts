@@ -1,0 +1,117 @@
+import { type NdArray, ndarray, zeros } from '../array/index.js';
+import { dropLabels, inTraining, type Module } from '../nn/index.js';
+import type { Generator } from '../random/index.js';
+import {
+  type CompileOptions,
+  compile,
+  constant,
+  gradients,
+  rand,
+  type Tensor,
+  Variable,
+  where,
+} from '../tensor/index.js';
+import { type Objective, weightedMse } from './objective.js';
+import { clipGradients, type Optimizer } from './optimizer.js';
+
+/** A model that predicts from a noisy x [N, C, H, W], its timestep [N] and, when it is conditional, a class [N]. */
+export interface TrainableDenoiser extends Module {
+  forward(x: Tensor, timestep: Tensor, label?: Tensor): Tensor;
+  /** The label that stands for "no condition"; undefined when the model takes no labels. */
+  readonly nullClass?: number;
+}
+
+export interface StepOptions {
+  readonly model: TrainableDenoiser;
+  readonly objective: Objective;
+  readonly optimizer: Optimizer;
+  /** Noise, timesteps and dropped conditions are drawn from here. */
+  readonly rng: Generator;
+  /** Share of samples trained without their condition (p_uncond of Ho & Salimans 2022). */
+  readonly conditionDropout?: number;
+  /** Gradients are scaled down to this joint norm. */
+  readonly clipNorm?: number;
+  /** Batches whose gradients are averaged before one update. */
+  readonly accumulate?: number;
+  /** Averages of the parameters, by name, updated with each step's decay. */
+  readonly ema?: ReadonlyMap<string, Variable>;
+  readonly compile?: CompileOptions;
+}
+
+export interface StepInput {
+  /** [N, C, H, W] in [-1, 1]. */
+  readonly images: NdArray;
+  /** Classes, int64 [N]. */
+  readonly labels: NdArray;
+}
+
+export interface StepResult {
+  /** Mean over the batches of the step. */
+  readonly loss: number;
+  /** Joint norm of the gradients before clipping. */
+  readonly gradientNorm: number;
+}
+
+export interface TrainingStep {
+  /** One update from `accumulate` batches. `step` counts from 1. */
+  run(batches: readonly StepInput[], step: number, learningRate: number, emaDecay: number): Promise<StepResult>;
+  release(): Promise<void>;
+}
+
+/** Forward, backward and update of one training step: one compiled graph, the parameters its state. */
+export function trainingStep(options: StepOptions): TrainingStep {
+  const { model, objective, optimizer, rng, conditionDropout = 0, clipNorm, accumulate = 1, ema } = options;
+  const parameters = [...model.namedParameters().values()];
+  const sums = accumulate > 1 ? parameters.map((p) => new Variable(zeros(p.shape), false, 'gradient sum')) : [];
+
+  const lossOf = (images: Tensor, labels: Tensor): Tensor => {
+    const { x, timestep, target, weight } = objective.noisy(images, rng);
+    const prediction = model.forward(x, timestep, dropCondition(labels));
+    return weightedMse(prediction, target, weight);
+  };
+  const dropCondition = (labels: Tensor): Tensor | undefined => {
+    if (model.nullClass === undefined) return undefined;
+    return conditionDropout === 0 ? labels : dropLabels(labels, model.nullClass, conditionDropout);
+  };
+  const backward = (images: Tensor, labels: Tensor) =>
+    inTraining(() => {
+      const loss = lossOf(images, labels);
+      return { loss, gradients: gradients(loss, parameters) };
+    }, rng);
+
+  const gather = compile((images: Tensor, labels: Tensor) => {
+    const { loss, gradients } = backward(images, labels);
+    for (const [i, sum] of sums.entries()) sum.assign(sum.add(gradients[i]));
+    return { loss };
+  }, options.compile);
+
+  const update = compile((images: Tensor, labels: Tensor, numbers: readonly Tensor[]) => {
+    const { loss, gradients } = backward(images, labels);
+    const [decay, ...hyperparameters] = numbers;
+    const mean = accumulate === 1 ? gradients : gradients.map((g, i) => g.add(sums[i]).mul(1 / accumulate));
+    const { clipped, norm } = clipGradients(mean, clipNorm);
+    const next = optimizer.update(clipped, hyperparameters);
+    for (const sum of sums) sum.assign(sum.mul(0));
+    if (ema)
+      for (const [i, average] of [...ema.values()].entries())
+        average.assign(next[i].sub(next[i].sub(average).mul(decay)));
+    return { loss, norm };
+  }, options.compile);
+
+  return {
+    async run(batches, step, learningRate, emaDecay) {
+      let loss = 0;
+      for (const { images, labels } of batches.slice(0, -1)) loss += scalar((await gather(images, labels)).loss);
+      const { images, labels } = batches[batches.length - 1];
+      const numbers = [emaDecay, ...optimizer.hyperparameters(step, learningRate)].map((x) => ndarray([x], []));
+      const last = await update(images, labels, numbers);
+      return { loss: (loss + scalar(last.loss)) / batches.length, gradientNorm: scalar(last.norm) };
+    },
+    async release() {
+      await gather.release();
+      await update.release();
+    },
+  };
+}
+
+const scalar = (array: NdArray): number => Number(array.data[0]);
