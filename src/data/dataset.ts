@@ -34,20 +34,18 @@ function layoutOf(name: string, shape: Shape, asked?: 'NCHW' | 'NHWC'): 'NCHW' |
   return first ? 'NCHW' : 'NHWC';
 }
 
-/** From stored numbers to [-1, 1]: bytes are 0..255, anything else is in [-1, 1] already. */
-const byteValues = Float32Array.from({ length: 256 }, (_, byte) => byte / 127.5 - 1);
-
-function checkedImages(name: string, images: NdArray): (position: number) => number {
-  if (images.dtype === 'uint8') {
-    const data = images.data as Uint8Array;
-    return (position) => byteValues[data[position]];
-  }
+/** Bytes are 0..255, anything else must be in [-1, 1] already. */
+function checkedImages(
+  name: string,
+  images: NdArray,
+): { data: Uint8Array | Float32Array; scale: number; shift: number } {
+  if (images.dtype === 'uint8') return { data: images.data as Uint8Array, scale: 1 / 127.5, shift: -1 };
   if (!images.dtype.startsWith('float') && images.dtype !== 'bfloat16')
     return fail(name, `images of ${images.dtype}, expected uint8 (0..255) or floats (-1..1)`);
   const { data } = toFloat32(images);
   const odd = data.findIndex((x) => !(x >= -1 && x <= 1));
   if (odd >= 0) fail(name, `pixel ${data[odd]} at position ${odd}, floats must be in -1..1`);
-  return (position) => data[position];
+  return { data, scale: 1, shift: 0 };
 }
 
 function checkedLabels(name: string, labels: NdArray | undefined, length: number): Int32Array {
@@ -71,7 +69,7 @@ export function arrayDataset(images: NdArray, labels?: NdArray, options: ArrayDa
   const interleaved = shape.length === 4 && layoutOf(name, shape, options.layout) === 'NHWC';
   const [height, width] = interleaved ? shape.slice(1, 3) : shape.slice(-2);
   const channels = shape.length === 3 ? 1 : shape[interleaved ? 3 : 1];
-  const pixel = checkedImages(name, images);
+  const { data, scale, shift } = checkedImages(name, images);
   const classes = checkedLabels(name, labels, shape[0]);
   const most = classes.reduce((a, b) => Math.max(a, b), 0);
   const classNames = options.classNames ?? Array.from({ length: most + 1 }, (_, i) => String(i));
@@ -79,10 +77,14 @@ export function arrayDataset(images: NdArray, labels?: NdArray, options: ArrayDa
   if (odd !== undefined) fail(name, `label ${odd} out of range 0..${classNames.length - 1}`);
 
   const plane = height * width;
-  const size = channels * plane;
+  // Where in the stored picture the next pixel of a plane, and the next plane, lie.
+  const [pixelStep, planeStep] = interleaved ? [channels, 1] : [1, plane];
   const fill = (i: number, out: Float32Array, offset: number): void => {
-    for (let at = 0, c = 0; c < channels; c++)
-      for (let p = 0; p < plane; p++, at++) out[offset + at] = pixel(i * size + (interleaved ? p * channels + c : at));
+    for (let c = 0; c < channels; c++) {
+      let from = i * channels * plane + c * planeStep;
+      const to = offset + c * plane;
+      for (let p = 0; p < plane; p++, from += pixelStep) out[to + p] = data[from] * scale + shift;
+    }
   };
   return { name, length: shape[0], shape: [channels, height, width], classNames, fill, label: (i) => classes[i] };
 }
