@@ -73,7 +73,7 @@ describe('guide', () => {
   const towards = (name: string, scale: number): Guider => ({
     slots: 1,
     inputCount: 1,
-    branches: () => [positive, { name, condition: 'positive', perturbation: { kind: name } }],
+    branches: () => [positive, { name, condition: 'positive', perturb: () => new Map() }],
     inputs: () => [scale],
     combine: (predictions, inputs, state) => ({
       prediction: predictions.get('positive')!.add(predictions.get(name)!.mul(inputs)),

@@ -1,3 +1,4 @@
+import type { Module, Perturbation } from '../nn/index.js';
 import { concat, type Tensor } from '../tensor/index.js';
 
 /** Where a sampling run stands. */
@@ -10,18 +11,14 @@ export interface StepInfo {
   readonly timestep: number;
 }
 
-/** A change to the denoiser itself, by name; the denoiser says which kinds it knows. */
-export interface Perturbation {
-  readonly kind: string;
-}
-
 /** One prediction that a guider asks for. */
 export interface Branch {
   /** Equal names mean the same prediction, which is then computed once. */
   readonly name: string;
   /** Which condition the denoiser gets: the wanted one, or the one to move away from (the null one by default). */
   readonly condition: 'positive' | 'negative';
-  readonly perturbation?: Perturbation;
+  /** Which layers of the denoiser depart from it, and how. */
+  readonly perturb?: (model: Module) => ReadonlyMap<Module, Perturbation>;
 }
 
 export const positive: Branch = { name: 'positive', condition: 'positive' };
@@ -29,11 +26,11 @@ export const negative: Branch = { name: 'negative', condition: 'negative' };
 
 export type Predictions = ReadonlyMap<string, Tensor>;
 
-/** What a guider makes of a step's predictions. */
-export interface Guided {
+/** What a guider makes of a step's predictions; a type, so that compiled functions can return it. */
+export type Guided = {
   readonly prediction: Tensor;
   readonly state: readonly Tensor[];
-}
+};
 
 /**
  * Which predictions a step needs and how to combine them. It knows neither the sampler nor the model. Everything that

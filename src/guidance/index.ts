@@ -7,7 +7,6 @@ export {
   guidePrediction,
   type Interval,
   negative,
-  type Perturbation,
   type Predictions,
   positive,
   type Schedule,

@@ -74,6 +74,8 @@ export const ddpm = defineSampler({
       plan({ steps = 1000, timesteps, start }) {
         const times = timesteps ?? spacedTimesteps(config, steps);
         checkTimesteps('DDPMScheduler', alphasCumprod.length, times);
+        if (times.some((t, i) => t <= times[i + 1]))
+          throw new RangeError(`DDPMScheduler: timesteps must descend, got ${times.join(', ')}`);
         return makePlan({
           name: 'DDPMScheduler',
           calls: times.map((t, i) => call(t, times[i + 1])),

@@ -13,11 +13,12 @@ export interface StepInputs {
   readonly noise?: Tensor;
 }
 
-export interface StepResult {
+/** A type, so that compiled functions can return it. */
+export type StepResult = {
   readonly state: readonly Tensor[];
   /** The sampler's present estimate of the clean sample, clipped: for previews. */
   readonly x0: Tensor;
-}
+};
 
 /** The numbers of call k as the input that {@link applyStep} and {@link scaleInput} read. */
 export const coefficientsOf = (plan: SamplerPlan, k: number): NdArray<'float32'> => ndarray(coefficients(plan, k));
