@@ -1,0 +1,32 @@
+import type { NdArray } from '../../src/array/index.js';
+import type { ReferenceCase } from '../case.js';
+
+/** Our outputs, under the names of the stored tensors. */
+export type Outputs = Readonly<Record<string, NdArray>>;
+
+/** Runs our implementation on a case's inputs, driven by its case.json and config.json, never by its name. */
+export type Adapter = (reference: ReferenceCase) => Outputs | Promise<Outputs>;
+
+export interface AdapterModule {
+  /** By class, pipeline or symbol, as the cases name them. */
+  readonly adapters: Readonly<Record<string, Adapter>>;
+}
+
+/** Where each group's adapters live; a module is loaded when a case needs it. */
+const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]>> = {
+  E_training: [() => import('./e_training.js')],
+  F_rng: [() => import('./f_rng.js')],
+  H_systems: [() => import('./h_flow_training.js')],
+};
+
+/** The adapter for a group and kind; `A / B` and `A method` fall back to `A`. */
+export async function findAdapter(group: string, kind: string): Promise<Adapter | undefined> {
+  const first = /^[\w.]+/.exec(kind)?.[0];
+  for (const name of [kind, first]) {
+    for (const load of modules[group] ?? []) {
+      const { adapters } = await load();
+      if (name !== undefined && Object.hasOwn(adapters, name)) return adapters[name];
+    }
+  }
+  return undefined;
+}

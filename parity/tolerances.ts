@@ -1,0 +1,114 @@
+import type { NdArray } from '../src/array/index.js';
+import type { ReferenceCase } from './case.js';
+
+/** How far an output may lie from the stored one. */
+export interface Tolerance {
+  readonly tolerance: number;
+  /** Measure max|a - b| itself; by default it is divided by the largest magnitude of the stored tensor. */
+  readonly absolute?: boolean;
+  readonly reason: string;
+}
+
+interface Rule extends Tolerance {
+  readonly group?: RegExp;
+  /** Class, pipeline or symbol of the case. */
+  readonly kind?: RegExp;
+  /** Name of the stored tensor. */
+  readonly tensor?: RegExp;
+  readonly dtype?: RegExp;
+  readonly when?: (reference: ReferenceCase) => boolean;
+}
+
+const withoutAvx = ({ description }: ReferenceCase): boolean => !String(description.cpu_capability).startsWith('AVX');
+
+/** Every exception from the rules at the end; the first rule that fits counts. */
+const rules: readonly Rule[] = [
+  { dtype: /^(?!.*float)/, tolerance: 0, reason: 'tokens, labels, timesteps, permutations and masks' },
+
+  {
+    group: /^F_rng$/,
+    tensor: /^half\./,
+    when: withoutAvx,
+    tolerance: 2 ** -9,
+    absolute: true,
+    reason: 'normal numbers that differ by 2e-6 may round to neighbouring halves',
+  },
+  {
+    group: /^F_rng$/,
+    tensor: /^normal_\./,
+    tolerance: 1e-6,
+    reason: 'normal numbers multiplied by a standard deviation: measured against their size',
+  },
+  {
+    group: /^F_rng$/,
+    tensor: /(^|\.)(randn\w*|trunc_normal)\.|^embedding_/,
+    tolerance: 2e-6,
+    absolute: true,
+    reason: "normal numbers: PyTorch's own builds differ by this much",
+  },
+  {
+    group: /^F_rng$/,
+    tensor: /^(linear|conv)_/,
+    when: withoutAvx,
+    tolerance: 2 ** -23,
+    reason: 'builds without fused multiply-adds round the bounds of uniform weights once more',
+  },
+  {
+    group: /^F_rng$/,
+    tensor: /^exponential_/,
+    tolerance: 2 ** -23,
+    reason: 'one unit in the last place: logarithms of C libraries differ in rare last bits',
+  },
+  { group: /^F_rng$/, tolerance: 0, reason: 'the same bits, so the same numbers' },
+
+  // E_training
+  {
+    group: /^E_training$/,
+    kind: /^get_scheduler$/,
+    tolerance: 1e-14,
+    reason: 'a handful of float64 operations on the host',
+  },
+  {
+    group: /^E_training$/,
+    kind: /^EMAModel$/,
+    tensor: /^decay\./,
+    tolerance: 1e-14,
+    reason: 'a handful of float64 operations on the host',
+  },
+  { group: /^E_training$/, kind: /^(EMAModel|training_utils)$/, tolerance: 1e-6, reason: 'a few float32 operations' },
+
+  // H_systems
+  {
+    group: /^H_systems$/,
+    kind: /^compute_(density|loss_weighting)_/,
+    tolerance: 1e-6,
+    reason: 'a few float32 operations on the host',
+  },
+
+  // The rules of every group
+  { group: /^[CDE]_/, tolerance: 1e-4, reason: 'models, pipelines and training: float32 through many layers' },
+  { tolerance: 1e-5, reason: 'blocks, samplers, guiders and systems: float32 through a few layers' },
+];
+
+const fits = (pattern: RegExp | undefined, text: string): boolean => pattern === undefined || pattern.test(text);
+
+/** The tolerance of one output. Where a case tells its own distance from float64, three times that is granted. */
+export function toleranceOf(reference: ReferenceCase, tensor: string, { dtype }: NdArray): Tolerance {
+  const rule = rules.find(
+    ({ when = () => true, ...patterns }) =>
+      fits(patterns.group, reference.group) &&
+      fits(patterns.kind, reference.kind) &&
+      fits(patterns.tensor, tensor) &&
+      fits(patterns.dtype, dtype) &&
+      when(reference),
+  ) as Rule;
+  const floor = rule.absolute || rule.tolerance === 0 ? 0 : 3 * distanceFromFloat64(reference, tensor);
+  if (floor <= rule.tolerance) return rule;
+  return { tolerance: floor, reason: "three times the stored output's own distance from float64" };
+}
+
+function distanceFromFloat64({ description }: ReferenceCase, tensor: string): number {
+  const figures = description.fp64 as Record<string, { maxdiff?: number; absmax?: number }> | undefined;
+  const { maxdiff = 0, absmax = 0 } = figures?.[tensor] ?? figures?.[tensor.replace(/^out\./, '')] ?? {};
+  return absmax > 0 ? maxdiff / absmax : 0;
+}
