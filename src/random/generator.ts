@@ -249,18 +249,24 @@ export class Generator {
    * @throws RangeError when the bytes are no such state.
    */
   static fromState(bytes: Uint8Array): Generator {
+    const generator = new Generator();
+    generator.setState(bytes);
+    return generator;
+  }
+
+  /** Makes this generator continue from a state. @throws RangeError when the bytes are no such state; it goes on as before. */
+  setState(bytes: Uint8Array): void {
     if (bytes.byteLength !== stateBytes)
       throw new RangeError(`Generator: a state of ${bytes.byteLength} bytes, expected ${stateBytes}`);
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const generator = new Generator(view.getBigUint64(0, true));
-    const engine = generator.#engine;
+    const engine = this.#engine;
     const left = view.getInt32(8, true);
     if (view.getInt32(12, true) !== 1 || left < 1 || left > engine.words.length)
       throw new RangeError('Generator: the bytes are not the state of a seeded mt19937');
+    this.#initialSeed = view.getBigUint64(0, true);
     for (let i = 0; i < engine.words.length; i++) engine.words[i] = view.getUint32(24 + 8 * i, true);
     engine.next = engine.words.length + 1 - left;
-    if (view.getInt32(5040, true) !== 0) generator.#spareNormal = view.getFloat64(5024, true);
-    return generator;
+    this.#spareNormal = view.getInt32(5040, true) === 0 ? undefined : view.getFloat64(5024, true);
   }
 }
 
