@@ -126,6 +126,12 @@ export class DiT extends Module {
   get outChannels(): number {
     return this.config.outChannels ?? this.config.inChannels;
   }
+  get inChannels(): number {
+    return this.config.inChannels;
+  }
+  get sampleSize(): number {
+    return this.config.sampleSize;
+  }
   get nullClass(): number {
     return this.config.numEmbedsAdaNorm;
   }

@@ -49,9 +49,10 @@ export class Session {
       executionMode: 'sequential',
       logSeverityLevel: 3,
       externalData: external.map(({ name, array }) => ({ path: name, data: toBytes(array) })),
+      // Denormals, which a saturated softmax is full of, would slow products down tenfold.
       // Threads stop spinning when a run ends, or they would steal the cores from the next session.
       extra: {
-        session: { force_spinning_stop: '1', intra_op: { allow_spinning: options.spinning === false ? '0' : '1' } },
+        session: { force_spinning_stop: '1', set_denormal_as_zero: '1', intra_op: { allow_spinning: options.spinning === false ? '0' : '1' } },
       },
       ...(options.threads !== undefined && { intraOpNumThreads: options.threads }),
       ...(options.resident?.length && {

@@ -1,2 +1,7 @@
 export * from './ema.js';
 export * from './schedules.js';
+export * from './config.js';
+export * from './objective.js';
+export * from './optimizer.js';
+export * from './session.js';
+export * from './step.js';

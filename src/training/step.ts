@@ -1,16 +1,8 @@
 import { type NdArray, ndarray, zeros } from '../array/index.js';
 import { dropLabels, inTraining, type Module } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
-import {
-  type CompileOptions,
-  compile,
-  constant,
-  gradients,
-  rand,
-  type Tensor,
-  Variable,
-  where,
-} from '../tensor/index.js';
+import { type CompileOptions, compile, gradients, split, type Tensor, Variable } from '../tensor/index.js';
+import { emaUpdate } from './ema.js';
 import { type Objective, weightedMse } from './objective.js';
 import { clipGradients, type Optimizer } from './optimizer.js';
 
@@ -33,6 +25,8 @@ export interface StepOptions {
   readonly clipNorm?: number;
   /** Batches whose gradients are averaged before one update. */
   readonly accumulate?: number;
+  /** Parts a batch is cut into inside the step: less memory, and activations that fit the caches; default 1. */
+  readonly parts?: number;
   /** Averages of the parameters, by name, updated with each step's decay. */
   readonly ema?: ReadonlyMap<string, Variable>;
   readonly compile?: CompileOptions;
@@ -60,23 +54,31 @@ export interface TrainingStep {
 
 /** Forward, backward and update of one training step: one compiled graph, the parameters its state. */
 export function trainingStep(options: StepOptions): TrainingStep {
-  const { model, objective, optimizer, rng, conditionDropout = 0, clipNorm, accumulate = 1, ema } = options;
+  const { model, objective, optimizer, rng, conditionDropout = 0, clipNorm, accumulate = 1, parts = 1, ema } = options;
   const parameters = [...model.namedParameters().values()];
   const sums = accumulate > 1 ? parameters.map((p) => new Variable(zeros(p.shape), false, 'gradient sum')) : [];
 
-  const lossOf = (images: Tensor, labels: Tensor): Tensor => {
-    const { x, timestep, target, weight } = objective.noisy(images, rng);
-    const prediction = model.forward(x, timestep, dropCondition(labels));
-    return weightedMse(prediction, target, weight);
-  };
   const dropCondition = (labels: Tensor): Tensor | undefined => {
     if (model.nullClass === undefined) return undefined;
     return conditionDropout === 0 ? labels : dropLabels(labels, model.nullClass, conditionDropout);
   };
+  /** Loss and gradients of a batch, part by part: only one part's activations are alive at a time. */
   const backward = (images: Tensor, labels: Tensor) =>
     inTraining(() => {
-      const loss = lossOf(images, labels);
-      return { loss, gradients: gradients(loss, parameters) };
+      const batch = objective.noisy(images, rng);
+      const kept = dropCondition(labels);
+      const pieces = (t: Tensor | undefined) => t && split(t, parts, 0);
+      const [x, timestep, target] = [batch.x, batch.timestep, batch.target].map((t) => split(t, parts, 0));
+      const [weight, label] = [pieces(batch.weight), pieces(kept)];
+      const results = x.map((_, i) => {
+        const prediction = model.forward(x[i], timestep[i], label?.[i]);
+        const loss = weightedMse(prediction, target[i], weight?.[i]).mul(1 / parts);
+        return { loss, gradients: gradients(loss, parameters) };
+      });
+      return results.reduce((a, b) => ({
+        loss: a.loss.add(b.loss),
+        gradients: a.gradients.map((g, i) => g.add(b.gradients[i])),
+      }));
     }, rng);
 
   const gather = compile((images: Tensor, labels: Tensor) => {
@@ -87,14 +89,13 @@ export function trainingStep(options: StepOptions): TrainingStep {
 
   const update = compile((images: Tensor, labels: Tensor, numbers: readonly Tensor[]) => {
     const { loss, gradients } = backward(images, labels);
-    const [decay, ...hyperparameters] = numbers;
+    const [averaging, ...hyperparameters] = numbers;
     const mean = accumulate === 1 ? gradients : gradients.map((g, i) => g.add(sums[i]).mul(1 / accumulate));
     const { clipped, norm } = clipGradients(mean, clipNorm);
     const next = optimizer.update(clipped, hyperparameters);
     for (const sum of sums) sum.assign(sum.mul(0));
     if (ema)
-      for (const [i, average] of [...ema.values()].entries())
-        average.assign(next[i].sub(next[i].sub(average).mul(decay)));
+      for (const [i, average] of [...ema.values()].entries()) average.assign(emaUpdate(average, next[i], averaging));
     return { loss, norm };
   }, options.compile);
 
@@ -103,7 +104,7 @@ export function trainingStep(options: StepOptions): TrainingStep {
       let loss = 0;
       for (const { images, labels } of batches.slice(0, -1)) loss += scalar((await gather(images, labels)).loss);
       const { images, labels } = batches[batches.length - 1];
-      const numbers = [emaDecay, ...optimizer.hyperparameters(step, learningRate)].map((x) => ndarray([x], []));
+      const numbers = [1 - emaDecay, ...optimizer.hyperparameters(step, learningRate)].map((x) => ndarray([x], []));
       const last = await update(images, labels, numbers);
       return { loss: (loss + scalar(last.loss)) / batches.length, gradientNorm: scalar(last.norm) };
     },

@@ -61,7 +61,8 @@ export const erf = unary('erf', {
 export const softplus = unary('softplus', { gradient: (x) => (g) => g.mul(sigmoid(x)) });
 export const not = unary('not', { bool: true });
 
-const SQRT_2_OVER_PI = Math.sqrt(2 / Math.PI);
+const GELU_LINEAR = 2 * Math.sqrt(2 / Math.PI);
+const GELU_CUBIC = 0.044715 * GELU_LINEAR;
 const geluErf = unary('gelu', {
   // Phi(x) + x phi(x)
   gradient: (x) => (g) => {
@@ -72,13 +73,12 @@ const geluErf = unary('gelu', {
 const geluTanh = unary('geluTanh', {
   type: 'FastGelu',
   domain: 'com.microsoft',
-  // With s = sigmoid(v), v = 2u, u the argument of the paper's tanh: d/dx (x s) = s (1 + w (1 - s)), w = x v'.
-  gradient: (x) => (g) => {
-    const cubic = x.square().mul(2 * SQRT_2_OVER_PI * 0.044715);
-    const v = x.mul(cubic.add(2 * SQRT_2_OVER_PI));
-    const w = v.mul(3).sub(x.mul(4 * SQRT_2_OVER_PI));
-    const s = sigmoid(v);
-    return g.mul(s.mul(w.sub(w.mul(s)).add(1)));
+  // y = x s with s = sigmoid(v), v = 2u, u the argument of the paper's tanh: dy/dx = s + y (1 - s) v'.
+  gradient: (x, y) => (g) => {
+    const square = x.square();
+    const s = sigmoid(x.mul(square.mul(GELU_CUBIC).add(GELU_LINEAR)));
+    const slope = square.mul(3 * GELU_CUBIC).add(GELU_LINEAR);
+    return g.mul(s.add(y.sub(y.mul(s)).mul(slope)));
   },
 });
 /** GELU (Hendrycks & Gimpel): exact with `erf`, or its `tanh` approximation. */

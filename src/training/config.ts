@@ -1,0 +1,55 @@
+import { z } from 'zod';
+import { betaSchedules, flowWeightings, predictionTypes, timestepDensities } from '../diffusion/index.js';
+import { scheduleNames } from './schedules.js';
+
+const count = z.number().int().positive();
+const share = z.number().min(0).max(1);
+
+/** Everything that determines a training run: what run.json holds, and what `noisewright train` takes. */
+export const trainConfig = z.strictObject({
+  /** diffusers' class of the model: DiTTransformer2DModel or UNet2DModel. */
+  model: z.string(),
+  /** Its config fields in camelCase; image size, channels and number of classes are filled in from the data. */
+  modelConfig: z.record(z.string(), z.unknown()).default({}),
+  /** A name or path that openDataset knows. */
+  data: z.string(),
+  /** Scale (and crop) pictures to size x size. */
+  size: count.optional(),
+  flip: z.boolean().default(false),
+  skipCorrupt: z.boolean().default(false),
+  /** Total number of optimiser steps. */
+  steps: count.default(2000),
+  batch: count.default(64),
+  /** Batches whose gradients are averaged before a step. */
+  accumulate: count.default(1),
+  /** Parts that a batch is cut into inside the step, which saves memory and time; default: chosen from the batch. */
+  parts: count.optional(),
+  seed: z.number().int().default(0),
+  predict: z.enum(predictionTypes).default('epsilon'),
+  betaSchedule: z.enum(betaSchedules).default('linear'),
+  trainTimesteps: count.default(1000),
+  zeroTerminalSnr: z.boolean().default(false),
+  minSnrGamma: z.number().positive().optional(),
+  timestepDensity: z.enum(timestepDensities).default('logit_normal'),
+  flowWeighting: z.enum(flowWeightings).default('none'),
+  conditionDropout: share.default(0.1),
+  optimizer: z.enum(['adamw', 'sgd']).default('adamw'),
+  learningRate: z.number().positive().default(3e-4),
+  lrSchedule: z.enum(scheduleNames).default('constant_with_warmup'),
+  warmup: z.number().int().min(0).default(100),
+  weightDecay: z.number().min(0).default(0.01),
+  betas: z.tuple([share, share]).default([0.9, 0.999]),
+  momentum: share.default(0.9),
+  clipNorm: z.number().positive().optional(),
+  emaDecay: share.default(0.999),
+  checkpointEvery: count.default(500),
+  /** How many checkpoints to keep. */
+  keep: count.default(2),
+  /** Steps between sample grids; 0 for none. */
+  sampleEvery: z.number().int().min(0).default(0),
+  logEvery: count.default(10),
+  device: z.enum(['cpu', 'webgpu', 'cuda']).default('cpu'),
+  threads: count.optional(),
+});
+export type TrainConfig = z.output<typeof trainConfig>;
+export type TrainOptions = z.input<typeof trainConfig>;
