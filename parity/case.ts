@@ -2,7 +2,8 @@ import { stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { z } from 'zod';
 import type { NdArray } from '../src/array/index.js';
-import { readJson, readSafetensors } from '../src/io/node/index.js';
+import { parseConfigText } from '../src/io/index.js';
+import { readBytes, readSafetensors } from '../src/io/node/index.js';
 
 export type Tensors = ReadonlyMap<string, NdArray>;
 
@@ -97,10 +98,13 @@ function missing(name: string): never {
   throw new Error(`io.safetensors holds no '${name}'`);
 }
 
+/** Python may have written a bare Infinity into a config, which JSON does not know. */
 async function readRecord(path: string): Promise<Record<string, unknown>> {
-  const value = await readJson(path);
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
-  throw new Error(`${path} holds no JSON object`);
+  try {
+    return parseConfigText(new TextDecoder('utf-8', { fatal: true }).decode(await readBytes(path)));
+  } catch (cause) {
+    throw new Error(`cannot read ${path}: not valid JSON (${(cause as Error).message})`, { cause });
+  }
 }
 
 /** io.safetensors, which must hold all that the table in case.json lists. */

@@ -14,9 +14,11 @@ export interface AdapterModule {
 
 /** Where each group's adapters live; a module is loaded when a case needs it. */
 const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]>> = {
+  A_schedulers: [() => import('./a_schedulers.js')],
+  B_blocks: [() => import('./b_blocks.js')],
   E_training: [() => import('./e_training.js')],
   F_rng: [() => import('./f_rng.js')],
-  H_systems: [() => import('./h_flow_training.js')],
+  H_systems: [() => import('./h_flow_training.js'), () => import('./h_norms.js')],
 };
 
 /** The adapter for a group and kind; `A / B` and `A method` fall back to `A`. */

@@ -108,7 +108,8 @@ export const dpmSolverMultistep = defineSampler({
         const { sigmas, times } = levels(timesteps?.length ?? steps, timesteps, mu);
         checkTimesteps(name, solver.trained.length, times);
         const final = config.finalSigmasType === 'zero' ? 0 : solver.trained[0];
-        const points = Array.from(Float32Array.from([...sigmas, final]), solver.level);
+        const ratios = Float32Array.from([...sigmas, final]);
+        const points = Array.from(ratios, solver.level);
         const few = times.length < 15;
         const calls = times.map((timestep, i): SamplerCall => {
           const left = times.length - i;
@@ -129,7 +130,7 @@ export const dpmSolverMultistep = defineSampler({
             },
           };
         });
-        return makePlan({ name, calls, start, clipping: clippingOf(config) });
+        return makePlan({ name, calls, sigmas: ratios, start, clipping: clippingOf(config) });
       },
     };
   },

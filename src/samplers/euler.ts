@@ -79,7 +79,7 @@ export const euler = defineSampler({
 
     return {
       predictionType,
-      marginal: (t) => ({ alpha: 1, sigma: interpolate(trained, t) }),
+      marginal: (t) => ({ alpha: 1, sigma: continuous ? Math.exp(4 * t) : interpolate(trained, t) }),
       plan({ steps, timesteps, sigmas: given, start, sChurn, sTmin, sTmax, sNoise }) {
         const { sigmas, times } = given
           ? { sigmas: Float32Array.from(given), times: given.slice(0, -1).map((s) => sigmaToTimestep(s, logSigmas)) }
@@ -106,7 +106,7 @@ export const euler = defineSampler({
           };
         });
         const initialScale = config.timestepSpacing === 'leading' ? Math.sqrt(maxSigma ** 2 + 1) : maxSigma;
-        return makePlan({ name: 'EulerDiscreteScheduler', calls, initialScale, start });
+        return makePlan({ name: 'EulerDiscreteScheduler', calls, initialScale, sigmas, start });
       },
     };
   },

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { linspace } from '../diffusion/index.js';
+import { linspace, shiftSigma } from '../diffusion/index.js';
 import { sigmaSpacingFields } from './config.js';
 import { noise, prediction, sum, x, x0 } from './linear.js';
 import { rectified, x0Form } from './marginal.js';
@@ -42,17 +42,18 @@ export const flowMatchEuler = defineSampler({
   create(config) {
     checkSigmaSpacing(name, config);
     const total = config.numTrainTimesteps;
-    const shifted = (sigma: number) => (config.shift * sigma) / (1 + (config.shift - 1) * sigma);
     const trained = Float32Array.from({ length: total }, (_, i) => {
       const sigma = Math.fround((i + 1) / total);
-      return config.useDynamicShifting ? sigma : shifted(sigma);
+      return config.useDynamicShifting ? sigma : shiftSigma(sigma, config.shift);
     });
 
     /** The noise levels of a run without the final one. */
     const levels = (steps: number, timesteps?: readonly number[], sigmas?: readonly number[], mu?: number) => {
       const times = timesteps?.map(Math.fround) ?? linspace(trained[total - 1] * total, trained[0] * total, steps);
       const even = sigmas?.map(Math.fround) ?? Array.from(times, (t) => t / total);
-      const moved = even.map((sigma) => (config.useDynamicShifting ? dynamicShift(sigma, mu) : shifted(sigma)));
+      const moved = even.map((sigma) =>
+        config.useDynamicShifting ? dynamicShift(sigma, mu) : shiftSigma(sigma, config.shift),
+      );
       const end = moved[moved.length - 1];
       const stretch = config.shiftTerminal ? (1 - config.shiftTerminal) / (1 - end) : 1;
       const stretched = moved.map((sigma) => 1 - (1 - sigma) * stretch);
@@ -86,7 +87,7 @@ export const flowMatchEuler = defineSampler({
             },
           };
         });
-        return makePlan({ name, calls, start });
+        return makePlan({ name, calls, sigmas, start });
       },
     };
   },

@@ -1,4 +1,3 @@
-export { configText, parseConfigText } from './config.js';
 export { ddim } from './ddim.js';
 export { ddpm } from './ddpm.js';
 export { dpmSolverMultistep } from './dpmSolverMultistep.js';

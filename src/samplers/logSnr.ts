@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { linspace, noiseSchedule, roundHalfToEven } from '../diffusion/index.js';
+import { linspace, noiseSchedule, roundHalfToEven, shiftSigma } from '../diffusion/index.js';
 import {
   predictionField,
   predictionTypeOf,
@@ -58,7 +58,7 @@ export function logSnrSolver(name: string, config: LogSnrConfig) {
     predictionType,
     alphasCumprod,
     trained,
-    marginal: (t: number) => marginalOf(interpolate(trained, t)),
+    marginal: (t: number) => marginalOf(config.useFlowSigmas ? t / total : interpolate(trained, t)),
     level(sigma: number): Level {
       const marginal = marginalOf(sigma);
       return { ...marginal, lambda: Math.log(marginal.alpha) - Math.log(marginal.sigma) };
@@ -90,7 +90,7 @@ export function logSnrSolver(name: string, config: LogSnrConfig) {
     flow(steps: number, mu?: number): { sigmas: number[]; times: number[] } {
       const shift = mu === undefined ? config.flowShift : Math.exp(mu);
       const even = linspace(1, 1 / total, steps + 1).map((alpha) => 1 - alpha);
-      const sigmas = Array.from(even, (sigma) => (shift * sigma) / (1 + (shift - 1) * sigma));
+      const sigmas = Array.from(even, (sigma) => shiftSigma(sigma, shift));
       const descending = sigmas.reverse().slice(0, -1);
       return { sigmas: descending, times: descending.map((sigma) => Math.trunc(sigma * total)) };
     },

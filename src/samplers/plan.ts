@@ -51,6 +51,8 @@ export interface SamplerPlan {
   readonly calls: readonly SamplerCall[];
   /** The first x is this times unit normal noise (diffusers' init_noise_sigma). */
   readonly initialScale: number;
+  /** The noise levels of the calls and of the end, for the samplers whose time is sigma; from `start` on, too. */
+  readonly sigmas?: Float32Array;
   readonly layout: StepLayout;
 }
 
@@ -58,6 +60,7 @@ export interface PlanParts {
   readonly name: string;
   readonly calls: readonly SamplerCall[];
   readonly initialScale?: number;
+  readonly sigmas?: Float32Array;
   readonly clipping?: Clipping;
   readonly learnedVariance?: LearnedVariance;
   /** Leave out the calls before this one. */
@@ -85,7 +88,7 @@ export function makePlan(parts: PlanParts): SamplerPlan {
   );
   const scalesInput = calls.some((call) => call.inputScale !== 1);
   const shape = { slots, clipping, learnedVariance, scalesInput, terms };
-  return { calls, initialScale, layout: { ...shape, key: JSON.stringify(shape) } };
+  return { calls, initialScale, sigmas: parts.sigmas?.slice(start), layout: { ...shape, key: JSON.stringify(shape) } };
 }
 
 const formOf = (call: SamplerCall, result: string): Linear => (result === 'x0' ? call.x0 : call.next[result]) ?? {};

@@ -1,4 +1,4 @@
-import { camelCase, parseConfigText } from './config.js';
+import { camelCase, parseConfigText } from '../io/index.js';
 import { ddim } from './ddim.js';
 import { ddpm } from './ddpm.js';
 import { dpmSolverMultistep } from './dpmSolverMultistep.js';

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { PredictionType } from '../diffusion/index.js';
-import { parseFields, snakeCase } from './config.js';
+import { parseFields, snakeCase } from '../io/index.js';
 import type { Marginal } from './marginal.js';
 import type { SamplerPlan } from './plan.js';
 

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import type { PredictionType } from '../diffusion/index.js';
+import { configText, parseConfigText } from '../io/index.js';
 import { betaQuantile } from './betaQuantile.js';
 import {
-  configText,
   ddim,
   ddpm,
   dpmSolverMultistep,
@@ -10,7 +10,6 @@ import {
   flowMatchEuler,
   type Linear,
   type PlanOptions,
-  parseConfigText,
   type Sampler,
   type SamplerPlan,
   samplerFromConfig,
