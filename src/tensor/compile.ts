@@ -87,8 +87,8 @@ export async function evaluate(tensors: Tree<Tensor>, options: CompileOptions = 
 
 /** One traced function for one set of shapes: a session, and the host loops that follow it. */
 class Program {
-  private readonly spares = new Map<Variable, NdArray>();
-  private readonly buffers: Record<string, DeviceValue> = {};
+  /** What only the host loops read. */
+  private readonly loopOnly: readonly Tensor[];
 
   private constructor(
     private readonly session: Session,
@@ -101,7 +101,10 @@ class Program {
     private readonly rest: ReadonlyMap<Variable, Tensor>,
     private readonly loops: readonly HostLoop[],
     private readonly names: ReadonlyMap<Tensor, string>,
-  ) {}
+  ) {
+    const kept = new Set([...flatten<Tensor>(result, isTensor), ...rest.values()]);
+    this.loopOnly = [...new Set(loops.flatMap((loop) => loop.arrays))].filter((x) => !kept.has(x));
+  }
 
   static async create(
     fn: (...args: Tree<Tensor>[]) => Tree<Tensor>,
@@ -155,16 +158,7 @@ class Program {
     for (const v of this.live) feeds[this.inputNames.get(v)!] = deviceValueOf(v.value);
     for (const x of this.draws) feeds[this.inputNames.get(x)!] = toDeviceValue(drawn(x));
 
-    for (const [v, next] of this.rest) {
-      const spare = this.spares.get(v) ?? emptyLike(v.value);
-      this.spares.set(v, spare);
-      this.buffers[this.names.get(next)!] = deviceValueOf(spare);
-    }
-    for (const x of this.loops.flatMap((loop) => loop.arrays)) {
-      const name = this.names.get(x)!;
-      this.buffers[name] ??= toDeviceValue({ dtype: 'float32', shape: x.shape, data: new Float32Array(x.size) });
-    }
-    const values = await this.session.run(feeds, [...new Set(this.names.values())], this.buffers);
+    const values = await this.session.run(feeds, [...new Set(this.names.values())]);
     const read = (x: Tensor): NdArray => toHost(values[this.names.get(x)!]);
 
     for (const loop of this.loops)
@@ -172,12 +166,15 @@ class Program {
         loop.arrays.map(read),
         loop.scalars.map((x) => (read(x).data as Float32Array)[0]),
       );
-    for (const [v] of this.rest) {
-      const old = v.value;
-      v.set(this.spares.get(v)!);
-      this.spares.set(v, old);
-    }
+    for (const [v, next] of this.rest) v.set(read(next));
+    this.discardLoopArrays(values);
     return mapTree<Tensor, NdArray>(this.result, isTensor, read);
+  }
+
+  /** Gradients are as large as the model: their memory goes back at once instead of waiting for the collector. */
+  private discardLoopArrays(values: Readonly<Record<string, DeviceValue>>): void {
+    const buffers = this.loopOnly.map((x) => (values[this.names.get(x)!].data as Float32Array).buffer as ArrayBuffer);
+    if (buffers.length > 0) structuredClone(0, { transfer: buffers });
   }
 
   release(): Promise<void> {
@@ -195,8 +192,6 @@ function deviceValueOf(array: NdArray): DeviceValue {
   }
   return value;
 }
-
-const emptyLike = ({ dtype, shape, data }: NdArray): NdArray => ({ dtype, shape, data: data.slice() }) as NdArray;
 
 const isTensor = (x: unknown): x is Tensor => x instanceof Tensor;
 const isArray = (x: unknown): x is NdArray => typeof x === 'object' && x !== null && 'dtype' in x && 'data' in x;

@@ -16,19 +16,28 @@ export function gradients(loss: Tensor, wrt: readonly Tensor[], seed: Tensor = c
   const pending = new Map<Tensor, Tensor>([[loss, seed.reshape(loss.shape)]]);
   const accumulate = (x: Tensor, g: Tensor) => pending.set(x, pending.has(x) ? pending.get(x)!.add(g) : g);
   const targets = new Set(wrt);
+  const further = new Map<Tensor, (Tensor | undefined)[]>();
 
   for (const node of [...active].sort((a, b) => b.id - a.id)) {
     const g = pending.get(node);
-    if (!g || node.inputs.length === 0) continue;
+    if (isFurtherOutput(node)) {
+      if (!g) continue;
+      // Its gradient waits for the node it is an output of, which comes later in this order.
+      const source = node.inputs[0];
+      const slots = further.get(source) ?? [];
+      slots[(node.attrs.index as number) - 1] = g;
+      further.set(source, slots);
+      continue;
+    }
+    const slots = further.get(node) ?? [];
+    if ((!g && slots.length === 0) || node.inputs.length === 0) continue;
     if (!targets.has(node)) pending.delete(node);
-    const source = isFurtherOutput(node) ? node.inputs[0] : node;
-    const rule = source === node ? node.op.gradient : source.op.further![(node.attrs.index as number) - 1].gradient;
-    if (!rule) throw new TypeError(`gradients: ${source.op.name} has no gradient`);
-    const view: NodeView = { inputs: source.inputs.map(revive), output: revive(source), attrs: source.attrs };
-    rule(view).forEach((of, i) => {
-      const x = source.inputs[i];
-      if (of && active.has(x)) accumulate(x, of(g));
-    });
+    if (!node.op.gradient) throw new TypeError(`gradients: ${node.op.name} has no gradient`);
+    const view: NodeView = { inputs: node.inputs.map(revive), output: revive(node), attrs: node.attrs };
+    for (const [i, rule] of node.op.gradient(view).entries()) {
+      const x = node.inputs[i];
+      if (rule && active.has(x)) accumulate(x, rule(g ?? zerosLike(node), slots));
+    }
   }
   return wrt.map((x) => pending.get(x) ?? zerosLike(x));
 }

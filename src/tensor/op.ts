@@ -28,22 +28,28 @@ export interface NodeView<A extends Attrs = Attrs> {
   readonly attrs: A;
 }
 
-/** One rule per input: the gradient of that input, from the gradient of the output. `null`: not differentiable. */
-export type GradientRules = readonly (((g: Tensor) => Tensor) | null)[];
+/**
+ * One rule per input: the gradient of that input, from the gradient of the output and, for primitives with several
+ * outputs, those of the further ones (undefined where nothing depends on them). `null`: not differentiable.
+ */
+export type GradientRule = (g: Tensor, further: readonly (Tensor | undefined)[]) => Tensor;
+export type GradientRules = readonly (GradientRule | null)[];
 
 /** A primitive: its shape rule, its gradient (in other primitives, so that gradients have gradients), its ONNX form. */
 export interface Op<A extends Attrs = Attrs> {
   readonly name: string;
-  infer(inputs: readonly Tensor[], attrs: A): { shape: Shape; dtype: DType };
+  infer(inputs: readonly Tensor[], attrs: A): Output;
   emit(e: Emitter, node: Tensor, attrs: A): readonly string[];
   gradient?(node: NodeView<A>): GradientRules;
-  /** Primitives with several outputs: the k-th further output's shape, and its gradient. */
-  readonly further?: readonly {
-    infer(node: Tensor, attrs: A): { shape: Shape; dtype: DType };
-    gradient?(node: NodeView<A>): GradientRules;
-  }[];
+  /** Primitives with several outputs: those after the first. */
+  further?(node: Tensor, attrs: A): readonly Output[];
   /** Elementwise primitives: the same operation as a JavaScript expression, for fused host loops. */
   readonly expression?: (...operands: string[]) => string;
+}
+
+export interface Output {
+  readonly shape: Shape;
+  readonly dtype: DType;
 }
 
 /** A rematerialised part of the graph: its nodes are built anew where the backward pass reads them. */
@@ -102,7 +108,7 @@ export function leaf(op: Op, attrs: Attrs, shape: Shape, dtype: DType): Tensor {
 
 const output: Op<{ index: number }> = {
   name: 'output',
-  infer: ([node], { index }) => node.op.further![index - 1].infer(node, node.attrs),
+  infer: ([node], { index }) => node.op.further!(node, node.attrs)[index - 1],
   // The producing node has named all its outputs; the emitter looks this one up.
   emit: () => [],
 };

@@ -22,8 +22,6 @@ export const trainConfig = z.strictObject({
   batch: count.default(64),
   /** Batches whose gradients are averaged before a step. */
   accumulate: count.default(1),
-  /** Parts that a batch is cut into inside the step, which saves memory and time; default: chosen from the batch. */
-  parts: count.optional(),
   seed: z.number().int().default(0),
   predict: z.enum(predictionTypes).default('epsilon'),
   betaSchedule: z.enum(betaSchedules).default('linear'),

@@ -31,7 +31,7 @@ export class TrainingSession {
   readonly optimizer: Optimizer;
   /** The averaged weights, under the parameters' names: what checkpoints are sampled from. */
   readonly ema: ReadonlyMap<string, Variable>;
-  private rng: Generator;
+  private readonly rng: Generator;
   private readonly trainStep: TrainingStep;
   private readonly learningRateAt: (step: number) => number;
   step = 0;
@@ -53,12 +53,10 @@ export class TrainingSession {
       model,
       objective: this.objective,
       optimizer: this.optimizer,
-      // The step draws through this object, so that a checkpoint can put another generator in its place.
       rng: this.rng,
       conditionDropout: config.conditionDropout,
       clipNorm: config.clipNorm,
       accumulate: config.accumulate,
-      parts: config.parts ?? defaultParts(config.batch),
       ema: this.ema,
       compile: { device: config.device, threads: config.threads },
     });
@@ -166,12 +164,6 @@ function optimizerOf(
     ? sgd(parameters, { momentum, weightDecay })
     : adamW(parameters, { betas, weightDecay, exclude: withoutDecay });
 }
-
-/** Parts of about eight samples: small enough for the caches, large enough for the matrix products. */
-const defaultParts = (batch: number): number => {
-  for (let parts = Math.max(1, Math.round(batch / 8)); parts > 1; parts--) if (batch % parts === 0) return parts;
-  return 1;
-};
 
 const copyOf = (array: NdArray): NdArray => ({ ...array, data: array.data.slice() }) as NdArray;
 

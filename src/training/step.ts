@@ -1,7 +1,7 @@
 import { type NdArray, ndarray, zeros } from '../array/index.js';
 import { dropLabels, inTraining, type Module } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
-import { type CompileOptions, compile, gradients, split, type Tensor, Variable } from '../tensor/index.js';
+import { type CompileOptions, compile, gradients, type Tensor, Variable } from '../tensor/index.js';
 import { emaUpdate } from './ema.js';
 import { type Objective, weightedMse } from './objective.js';
 import { clipGradients, type Optimizer } from './optimizer.js';
@@ -25,8 +25,6 @@ export interface StepOptions {
   readonly clipNorm?: number;
   /** Batches whose gradients are averaged before one update. */
   readonly accumulate?: number;
-  /** Parts a batch is cut into inside the step: less memory, and activations that fit the caches; default 1. */
-  readonly parts?: number;
   /** Averages of the parameters, by name, updated with each step's decay. */
   readonly ema?: ReadonlyMap<string, Variable>;
   readonly compile?: CompileOptions;
@@ -54,7 +52,7 @@ export interface TrainingStep {
 
 /** Forward, backward and update of one training step: one compiled graph, the parameters its state. */
 export function trainingStep(options: StepOptions): TrainingStep {
-  const { model, objective, optimizer, rng, conditionDropout = 0, clipNorm, accumulate = 1, parts = 1, ema } = options;
+  const { model, objective, optimizer, rng, conditionDropout = 0, clipNorm, accumulate = 1, ema } = options;
   const parameters = [...model.namedParameters().values()];
   const sums = accumulate > 1 ? parameters.map((p) => new Variable(zeros(p.shape), false, 'gradient sum')) : [];
 
@@ -62,23 +60,11 @@ export function trainingStep(options: StepOptions): TrainingStep {
     if (model.nullClass === undefined) return undefined;
     return conditionDropout === 0 ? labels : dropLabels(labels, model.nullClass, conditionDropout);
   };
-  /** Loss and gradients of a batch, part by part: only one part's activations are alive at a time. */
   const backward = (images: Tensor, labels: Tensor) =>
     inTraining(() => {
-      const batch = objective.noisy(images, rng);
-      const kept = dropCondition(labels);
-      const pieces = (t: Tensor | undefined) => t && split(t, parts, 0);
-      const [x, timestep, target] = [batch.x, batch.timestep, batch.target].map((t) => split(t, parts, 0));
-      const [weight, label] = [pieces(batch.weight), pieces(kept)];
-      const results = x.map((_, i) => {
-        const prediction = model.forward(x[i], timestep[i], label?.[i]);
-        const loss = weightedMse(prediction, target[i], weight?.[i]).mul(1 / parts);
-        return { loss, gradients: gradients(loss, parameters) };
-      });
-      return results.reduce((a, b) => ({
-        loss: a.loss.add(b.loss),
-        gradients: a.gradients.map((g, i) => g.add(b.gradients[i])),
-      }));
+      const { x, timestep, target, weight } = objective.noisy(images, rng);
+      const loss = weightedMse(model.forward(x, timestep, dropCondition(labels)), target, weight);
+      return { loss, gradients: gradients(loss, parameters) };
     }, rng);
 
   const gather = compile((images: Tensor, labels: Tensor) => {

@@ -1,6 +1,6 @@
 import type { DType } from '../../array/index.js';
 import type { Attributes } from '../../runtime/index.js';
-import { apply, type GradientRules, type NodeView, type Op } from '../op.js';
+import { apply, type NodeView, type Op } from '../op.js';
 import { broadcast, isFloat } from '../shape.js';
 import type { Tensor } from '../tensor.js';
 import { constant } from './leaves.js';
@@ -109,7 +109,7 @@ interface BinaryOptions {
   attributes?: Attributes;
   result?: DType;
   operands?: DType;
-  gradient?: (a: Tensor, b: Tensor, y: Tensor) => GradientRules;
+  gradient?: (a: Tensor, b: Tensor, y: Tensor) => readonly ((g: Tensor) => Tensor)[];
   expression?: (a: string, b: string) => string;
 }
 
@@ -131,7 +131,7 @@ function binary(name: string, o: BinaryOptions): (a: Tensor, b: Tensor) => Tenso
       (({ inputs: [a, b], output }: NodeView) => {
         const rules = gradient(a, b, output);
         // A broadcast operand received many copies: its gradient is their sum.
-        return [a, b].map((x, i) => rules[i] && ((g: Tensor) => sumTo(rules[i]!(g), x.shape)));
+        return [a, b].map((x, i) => (g: Tensor) => sumTo(rules[i](g), x.shape));
       }),
     expression: o.expression as Op['expression'],
   };

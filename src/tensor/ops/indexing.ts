@@ -88,7 +88,7 @@ const topKOp: Op<{ k: number; axis: number; largest: boolean }> = {
   gradient: ({ inputs: [x], output, attrs: { axis } }) => [
     (g) => scatterAdd(x.shape, furtherOutput(output, 1), g, axis),
   ],
-  further: [{ infer: (node) => ({ shape: node.shape, dtype: 'int64' }) }],
+  further: (node) => [{ shape: node.shape, dtype: 'int64' }],
 };
 /** The k largest (or smallest) elements along an axis, in order, and their positions (int64). */
 export function topK(x: Tensor, k: number, axis = -1, largest = true): { values: Tensor; indices: Tensor } {

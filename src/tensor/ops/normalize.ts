@@ -31,11 +31,6 @@ export const logSoftmax = (x: Tensor, axis = -1): Tensor =>
 
 type NormalizeAttrs = { axes: number; eps: number };
 const trailing = (x: Tensor, axes: number): number[] => range(axes, x.rank - axes);
-const statistic = (node: Tensor, { axes }: NormalizeAttrs) => ({
-  shape: node.shape.map((d, i) => (i < node.rank - axes ? d : 1)),
-  dtype: node.dtype,
-});
-
 const normalizeOp: Op<NormalizeAttrs> = {
   name: 'normalize',
   infer: ([x]) => ({ shape: x.shape, dtype: x.dtype }),
@@ -47,35 +42,27 @@ const normalizeOp: Op<NormalizeAttrs> = {
       'LayerNormalization',
       [e.name(x), ones],
       { axis: { i: x.rank - axes }, epsilon: { f: eps } },
-      {
-        outputs: [true, e.uses(node, 1), e.uses(node, 2)],
-      },
+      { outputs: [true, e.uses(node, 1), e.uses(node, 2)] },
     );
   },
+  // Further outputs: the mean, and 1 / sqrt(variance + eps).
+  further: (node, { axes }) => {
+    const shape = node.shape.map((d, i) => (i < node.rank - axes ? d : 1));
+    return [
+      { shape, dtype: node.dtype },
+      { shape, dtype: node.dtype },
+    ];
+  },
   gradient: ({ inputs: [x], output: y, attrs: { axes } }) => [
-    (g) => {
+    (g, [ofMean, ofInverse]) => {
       const over = trailing(x, axes);
-      const centred = g.sub(g.mean(over, true));
-      return centred.sub(y.mul(g.mul(y).mean(over, true))).mul(furtherOutput(y, 2));
-    },
-  ],
-  further: [
-    // mean
-    {
-      infer: statistic,
-      gradient: ({ inputs: [x], attrs: { axes } }) => [
-        (g) => g.mul(1 / sizeOf(trailing(x, axes).map((i) => x.shape[i]))).expand(x.shape),
-      ],
-    },
-    // 1 / sqrt(variance + eps)
-    {
-      infer: statistic,
-      gradient: ({ inputs: [x], output: y, attrs: { axes } }) => [
-        (g) => {
-          const n = sizeOf(trailing(x, axes).map((i) => x.shape[i]));
-          return y.mul(g.mul(furtherOutput(y, 2).square()).mul(-1 / n));
-        },
-      ],
+      const n = sizeOf(over.map((i) => x.shape[i]));
+      const inverse = furtherOutput(y, 2);
+      const projection = y.mul(g.mul(y).mean(over, true)).add(g.mean(over, true));
+      let dx = g.sub(projection).mul(inverse);
+      if (ofMean) dx = dx.add(ofMean.mul(1 / n));
+      if (ofInverse) dx = dx.add(y.mul(ofInverse.mul(inverse.square()).mul(-1 / n)));
+      return dx;
     },
   ],
 };

@@ -75,7 +75,7 @@ const maxOp: Op<MaxAttrs> = {
   gradient: ({ inputs: [x], output }) => [
     (g) => scatterAdd([x.size], furtherOutput(output, 1).reshape([-1]), g.reshape([-1]), 0).reshape(x.shape),
   ],
-  further: [{ infer: (node) => ({ shape: node.shape, dtype: 'int64' }) }],
+  further: (node) => [{ shape: node.shape, dtype: 'int64' }],
 };
 export const maxPool2d = (x: Tensor, kernel = 2, stride = kernel, padding = 0): Tensor =>
   apply(maxOp, [x], { kernel, stride, padding });

@@ -1,7 +1,8 @@
 import { ndarray, type Shape } from '../../array/index.js';
-import { apply, type Op } from '../op.js';
+import { apply, furtherOutput, type Op } from '../op.js';
 import { axisOf, broadcast, range, sameShape, sizeOf } from '../shape.js';
 import type { Tensor } from '../tensor.js';
+import { constant } from './leaves.js';
 import { sumTo } from './reduce.js';
 
 const int64 = (values: readonly number[]) => ndarray(values, [values.length], 'int64');
@@ -196,15 +197,36 @@ export const stack = (xs: readonly Tensor[], axis = 0): Tensor =>
     axis,
   );
 
+const splitOp: Op<{ axis: number; lengths: readonly number[] }> = {
+  name: 'split',
+  infer: ([x], { axis, lengths }) => part(x, axis, lengths[0]),
+  further: ({ inputs: [x] }, { axis, lengths }) => lengths.slice(1).map((length) => part(x, axis, length)),
+  emit: (e, node, { axis, lengths }) =>
+    e.node(
+      'Split',
+      [e.name(node.inputs[0]), e.constant(int64(lengths))],
+      { axis: { i: axis } },
+      { outputs: lengths.map(() => true) },
+    ),
+  gradient: ({ inputs: [x], attrs: { axis, lengths } }) => [
+    (g, further) => {
+      const zeros = (length: number) => expand(constant(0, x.dtype), part(x, axis, length).shape);
+      return concat([g, ...lengths.slice(1).map((length, i) => further[i] ?? zeros(length))], axis);
+    },
+  ],
+};
+const part = (x: Tensor, axis: number, length: number) => ({
+  shape: x.shape.map((d, i) => (i === axis ? length : d)),
+  dtype: x.dtype,
+});
+
 /** Cuts an axis into equal parts (a count) or parts of the given lengths. */
 export function split(x: Tensor, parts: number | readonly number[], axis = 0): Tensor[] {
   const a = axisOf(axis, x.rank, 'split');
   const lengths = typeof parts === 'number' ? range(parts).map(() => x.shape[a] / parts) : parts;
   if (lengths.reduce((n, d) => n + d, 0) !== x.shape[a] || lengths.some((d) => !Number.isInteger(d)))
     throw new RangeError(`split: axis ${axis} of [${x.shape}] does not split into ${JSON.stringify(parts)}`);
-  let at = 0;
-  return lengths.map((length) => {
-    at += length;
-    return slice(x, a, at - length, at);
-  });
+  if (lengths.length === 1) return [x];
+  const first = apply(splitOp, [x], { axis: a, lengths });
+  return [first, ...range(lengths.length - 1, 1).map((i) => furtherOutput(first, i))];
 }

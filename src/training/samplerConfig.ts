@@ -1,0 +1,17 @@
+import { ddim, flowMatchEuler } from '../samplers/index.js';
+import type { TrainConfig } from './config.js';
+
+const names = { epsilon: 'epsilon', x0: 'sample', v: 'v_prediction' } as const;
+
+/** The scheduler_config.json that goes with a run: the noise it was trained on and what it predicts. */
+export function samplerConfigOf(config: TrainConfig): Record<string, unknown> {
+  if (config.predict === 'flow') return flowMatchEuler().toConfig();
+  return ddim({
+    numTrainTimesteps: config.trainTimesteps,
+    betaSchedule: config.betaSchedule,
+    predictionType: names[config.predict],
+    rescaleBetasZeroSnr: config.zeroTerminalSnr,
+    // Steps that begin at the last timesteps: with few steps the others would start below full noise.
+    timestepSpacing: 'trailing',
+  }).toConfig();
+}
