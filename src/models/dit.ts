@@ -5,15 +5,18 @@ import {
   Attention,
   activate,
   FeedForward,
+  LayerNorm,
   Linear,
   Module,
   modulate,
   PatchEmbed,
   perturbationOf,
+  zeroed,
 } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
 import { normalize, split, type Tensor } from '../tensor/index.js';
 import { modelConfig, positive } from './config.js';
+import type { Denoiser } from './denoiser.js';
 
 /** The fields of diffusers' DiTTransformer2DModel that shape the network. */
 export const ditConfig = modelConfig({
@@ -34,7 +37,8 @@ export const ditConfig = modelConfig({
   /** Number of classes; the label of that number is the null class. */
   numEmbedsAdaNorm: positive.default(1000),
   normType: z.literal('ada_norm_zero').default('ada_norm_zero'),
-  normElementwiseAffine: z.literal(false).default(false),
+  /** Learn scale and shift of the norm before the feed-forward, too. */
+  normElementwiseAffine: z.boolean().default(false),
   normEps: z.number().positive().default(1e-5),
   normNumGroups: z.number().int().default(32),
   upcastAttention: z.boolean().default(false),
@@ -62,16 +66,16 @@ export const ditPresets = {
 export class DiTBlock extends Module {
   readonly norm1: AdaLayerNormZero;
   readonly attn1: Attention;
+  readonly norm3: LayerNorm;
   readonly ff: FeedForward;
-
-  private readonly normEps: number;
 
   constructor(config: DiTConfig, dim: number, rng: Generator) {
     super();
-    this.normEps = config.normEps;
     const { numAttentionHeads: heads, attentionHeadDim: dimHead, attentionBias: bias, dropout } = config;
     this.norm1 = new AdaLayerNormZero({ embeddingDim: dim, numEmbeddings: config.numEmbedsAdaNorm }, rng);
+    zeroed(this.norm1.linear);
     this.attn1 = new Attention({ queryDim: dim, heads, dimHead, bias, dropout }, rng);
+    this.norm3 = new LayerNorm(dim, { eps: config.normEps, affine: config.normElementwiseAffine });
     this.ff = new FeedForward({ dim, activationFn: config.activationFn, dropout }, rng);
   }
 
@@ -80,7 +84,7 @@ export class DiTBlock extends Module {
     if (perturbationOf(this)?.skip) return x;
     const { x: normed, gateMsa, shiftMlp, scaleMlp, gateMlp } = this.norm1.forward(x, { timestep, classLabels });
     const attended = x.add(this.attn1.forward(normed).mul(gateMsa.unsqueeze(1)));
-    const modulated = modulate(normalize(attended, 1, this.normEps), shiftMlp, scaleMlp);
+    const modulated = modulate(this.norm3.forward(attended), shiftMlp, scaleMlp);
     return attended.add(this.ff.forward(modulated).mul(gateMlp.unsqueeze(1)));
   }
 }
@@ -89,7 +93,7 @@ export class DiTBlock extends Module {
  * DiT: "Scalable Diffusion Models with Transformers" (Peebles & Xie 2023), class-conditional with adaLN-Zero,
  * laid out as diffusers' DiTTransformer2DModel: each block embeds timestep and label itself, the head reuses block 0's.
  */
-export class DiT extends Module {
+export class DiT extends Module implements Denoiser {
   static readonly className = 'DiTTransformer2DModel';
   readonly posEmbed: PatchEmbed;
   readonly transformerBlocks: readonly DiTBlock[];
@@ -104,30 +108,25 @@ export class DiT extends Module {
   constructor(options: DiTOptions, rng: Generator) {
     super();
     const config = parseFields(DiT.className, ditConfig, options);
+    this.config = config;
     const { sampleSize, patchSize, inChannels } = config;
+    const dim = config.numAttentionHeads * config.attentionHeadDim;
     if (sampleSize % patchSize)
       throw new RangeError(`DiT: patches of ${patchSize} do not tile an image of ${sampleSize}`);
-    this.config = config;
-    const dim = this.dim;
     this.posEmbed = new PatchEmbed(
       { height: sampleSize, width: sampleSize, patchSize, inChannels, embedDim: dim },
       rng,
     );
     this.transformerBlocks = Array.from({ length: config.numLayers }, () => new DiTBlock(config, dim, rng));
-    this.projOut_1 = new Linear(dim, 2 * dim, rng);
-    this.projOut_2 = new Linear(dim, patchSize * patchSize * this.outChannels, rng);
-    for (const linear of [...this.transformerBlocks.map((block) => block.norm1.linear), this.projOut_1, this.projOut_2])
-      zero(linear);
+    this.projOut_1 = zeroed(new Linear(dim, 2 * dim, rng));
+    this.projOut_2 = zeroed(new Linear(dim, patchSize * patchSize * this.outChannels, rng));
   }
 
-  private get dim(): number {
-    return this.config.numAttentionHeads * this.config.attentionHeadDim;
+  get inChannels(): number {
+    return this.config.inChannels;
   }
   get outChannels(): number {
     return this.config.outChannels ?? this.config.inChannels;
-  }
-  get inChannels(): number {
-    return this.config.inChannels;
   }
   get sampleSize(): number {
     return this.config.sampleSize;
@@ -137,29 +136,27 @@ export class DiT extends Module {
   }
 
   /**
-   * @param x noisy images [N, inChannels, H, W], H and W multiples of the patch.
+   * @param x noisy images [N, inChannels, H, W].
    * @param timestep [N], 0..999 (any float).
    * @param classLabels int64 [N], 0..numEmbedsAdaNorm; the last is the null class.
    * @returns [N, outChannels, H, W]; with a learned variance its values are the second half of the channels.
+   * @throws RangeError when patches do not tile the images, Error without labels.
    */
-  forward(x: Tensor, timestep: Tensor, classLabels: Tensor): Tensor {
-    const [n, , height, columns] = x.shape;
+  forward(x: Tensor, timestep: Tensor, classLabels?: Tensor): Tensor {
     const { patchSize: p } = this.config;
+    const [n, , height, width] = x.shape;
+    if (height % p || width % p) throw new RangeError(`DiT: patches of ${p} do not tile images of ${height}x${width}`);
+    if (!classLabels) throw new Error(`DiT: needs class labels; ${this.nullClass} stands for no class`);
+
     let tokens = this.posEmbed.forward(x);
     for (const block of this.transformerBlocks) tokens = block.forward(tokens, timestep, classLabels);
 
-    const embedding = this.transformerBlocks[0].norm1.emb!.forward(timestep, classLabels);
-    const [shift, scale] = split(this.projOut_1.forward(activate('silu', embedding)), 2, 1);
+    const condition = this.transformerBlocks[0].norm1.emb!.forward(timestep, classLabels);
+    const [shift, scale] = split(this.projOut_1.forward(activate('silu', condition)), 2, 1);
     const patches = this.projOut_2.forward(modulate(normalize(tokens, 1, 1e-6), shift, scale));
-    const [h, w, c] = [height / p, columns / p, this.outChannels];
     return patches
-      .reshape([n, h, w, p, p, c])
+      .reshape([n, height / p, width / p, p, p, this.outChannels])
       .transpose([0, 5, 1, 3, 2, 4])
-      .reshape([n, c, h * p, w * p]);
+      .reshape([n, this.outChannels, height, width]);
   }
-}
-
-function zero(layer: Linear): void {
-  layer.weight.value.data.fill(0 as never);
-  layer.bias?.value.data.fill(0 as never);
 }

@@ -1,2 +1,3 @@
 export * from './config.js';
 export * from './dit.js';
+export * from './registry.js';
