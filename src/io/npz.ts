@@ -24,5 +24,5 @@ export function parseNpz(bytes: Uint8Array): Map<string, NdArray> {
 /** Writes arrays as `numpy.savez` does, or, with `compress`, `savez_compressed`. The same arrays give the same bytes. */
 export function serializeNpz(arrays: NamedArrays, { compress = false } = {}): Uint8Array {
   const files = namedArrays(arrays).map(([name, array]) => [`${name}.npy`, serializeNpy(array)]);
-  return zipSync(Object.fromEntries(files), { level: compress ? 6 : 0, mtime: '1980-01-02' });
+  return zipSync(Object.fromEntries(files), { level: compress ? 6 : 0, mtime: new Date(1980, 0, 1) });
 }
