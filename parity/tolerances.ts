@@ -21,8 +21,32 @@ interface Rule extends Tolerance {
 
 const withoutAvx = ({ description }: ReferenceCase): boolean => !String(description.cpu_capability).startsWith('AVX');
 
+/** Recordings of a norm's training whose `out.step1`, `out.step2` ... are all the first step's statistics. */
+const repeatsFirstStep = ({ tensors }: ReferenceCase): boolean =>
+  [...tensors].every(
+    ([name, { data }]) =>
+      !/^out\.step\d+\./.test(name) || `${data}` === `${tensors.get(name.replace(/^out\.step\d+/, 'out.step0'))?.data}`,
+  );
+
 /** Every exception from the rules at the end; the first rule that fits counts. */
 const rules: readonly Rule[] = [
+  {
+    group: /^H_systems$/,
+    kind: /^(BatchNorm|InstanceNorm)/,
+    tensor: /^out\.step[1-9]\d*\./,
+    when: repeatsFirstStep,
+    tolerance: Number.POSITIVE_INFINITY,
+    reason: "the recording repeats the first step's statistics; `out.eval_after` holds the later steps to theirs",
+  },
+  {
+    group: /^H_systems$/,
+    kind: /(Norm|Norm[12]d)$/,
+    tensor: /^out\.loss$/,
+    tolerance: 2e-5,
+    absolute: true,
+    reason: 'a sum of hundreds of terms of either sign, which may come out near zero',
+  },
+
   { dtype: /^(?!.*float)/, tolerance: 0, reason: 'tokens, labels, timesteps, permutations and masks' },
 
   {
@@ -64,11 +88,13 @@ const rules: readonly Rule[] = [
   // A_schedulers
   {
     group: /^A_schedulers$/,
-    kind: /^Euler/,
-    tensor: /^(prev_samples|pred_original_samples|scaled_inputs)/,
-    when: ({ config }) => config.rescale_betas_zero_snr === true,
-    tolerance: 5e-5,
-    reason: 'the first sigma is 4096, so the stored float32 run lost 12 bits to cancellation: 1.7e-5 from float64',
+    kind: /^(Euler|LMS|Heun|KDPM2)/,
+    tensor: /^(prev_samples|pred_original_samples|scaled_inputs|model_outputs)/,
+    when: ({ tensors }) => Number(tensors.get('sigmas')?.data[0]) > 1000,
+    tolerance: 5e-4,
+    reason:
+      'x begins at sigma 4096 (zero SNR) or 20291 (cosine), so the stored float32 runs lost 12 to 14 bits to ' +
+      'cancellation: euler_zero_snr lies 1.7e-5 from float64',
   },
 
   // E_training

@@ -24,16 +24,21 @@ export interface Modulation {
   readonly gateMlp: Tensor;
 }
 
+export interface AdaLayerNormZeroConfig {
+  readonly embeddingDim: number;
+  /** Number of classes, for a norm that embeds timestep and label itself. */
+  readonly numEmbeddings?: number;
+  /** Above 0 (default 0.1) there is a null class. */
+  readonly classDropoutProb?: number;
+  readonly bias?: boolean;
+}
+
 /** Layer norm whose scale, shift and gates come from the condition (adaLN-Zero, Peebles and Xie 2023). */
 export class AdaLayerNormZero extends Module {
   readonly emb?: CombinedTimestepLabelEmbeddings;
   readonly linear: Linear;
 
-  /** @param config `numEmbeddings`: number of classes, for a norm that embeds timestep and label itself. */
-  constructor(
-    config: { embeddingDim: number; numEmbeddings?: number; classDropoutProb?: number; bias?: boolean },
-    rng: Generator,
-  ) {
+  constructor(config: AdaLayerNormZeroConfig, rng: Generator) {
     super();
     const { embeddingDim, numEmbeddings, classDropoutProb = 0.1, bias = true } = config;
     if (numEmbeddings)
@@ -55,11 +60,16 @@ export class AdaLayerNormZero extends Module {
   }
 }
 
+export interface SD35AdaLayerNormZeroXConfig {
+  readonly embeddingDim: number;
+  readonly bias?: boolean;
+}
+
 /** The same with a second modulated copy of x, for blocks with a second attention (Stable Diffusion 3.5). */
 export class SD35AdaLayerNormZeroX extends Module {
   readonly linear: Linear;
 
-  constructor(config: { embeddingDim: number; bias?: boolean }, rng: Generator) {
+  constructor(config: SD35AdaLayerNormZeroXConfig, rng: Generator) {
     super();
     this.linear = new Linear(config.embeddingDim, 9 * config.embeddingDim, { bias: config.bias }, rng);
   }

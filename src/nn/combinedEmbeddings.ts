@@ -2,6 +2,7 @@ import type { Generator } from '../random/index.js';
 import type { Tensor } from '../tensor/index.js';
 import { LabelEmbedding } from './labelEmbedding.js';
 import { Module } from './module.js';
+import { TextProjection } from './textProjection.js';
 import { TimestepEmbedding } from './timestepEmbedding.js';
 import { timestepEmbedding } from './timesteps.js';
 
@@ -19,5 +20,25 @@ export class CombinedTimestepLabelEmbeddings extends Module {
   forward(timestep: Tensor, classLabels: Tensor): Tensor {
     const sinusoids = timestepEmbedding(timestep, 256, { flipSinToCos: true, downscaleFreqShift: 1 });
     return this.timestepEmbedder.forward(sinusoids).add(this.classEmbedder.forward(classLabels));
+  }
+}
+
+/** Timestep [N] and pooled text [N, pooledProjectionDim] as one vector [N, embeddingDim]: Stable Diffusion 3's condition. */
+export class CombinedTimestepTextProjEmbeddings extends Module {
+  readonly timestepEmbedder: TimestepEmbedding;
+  readonly textEmbedder: TextProjection;
+
+  constructor(embeddingDim: number, pooledProjectionDim: number, rng: Generator) {
+    super();
+    this.timestepEmbedder = new TimestepEmbedding({ inChannels: 256, timeEmbedDim: embeddingDim }, rng);
+    this.textEmbedder = new TextProjection(
+      { inFeatures: pooledProjectionDim, hiddenSize: embeddingDim, actFn: 'silu' },
+      rng,
+    );
+  }
+
+  forward(timestep: Tensor, pooledProjection: Tensor): Tensor {
+    const sinusoids = timestepEmbedding(timestep, 256, { flipSinToCos: true, downscaleFreqShift: 0 });
+    return this.timestepEmbedder.forward(sinusoids).add(this.textEmbedder.forward(pooledProjection));
   }
 }

@@ -1,4 +1,4 @@
-import { type NdArray, ndarray, type Shape, sizeOf, toFloat32 } from '../array/index.js';
+import { type NdArray, ndarray, type Shape, sizeOf, toFloat32, zeros } from '../array/index.js';
 import type { Generator } from '../random/index.js';
 import { Variable } from '../tensor/index.js';
 
@@ -9,6 +9,12 @@ export const buffer = (value: NdArray): Variable => new Variable(value, false, '
 
 /** A fresh array of ones: how scales start. */
 export const ones = (shape: Shape): NdArray<'float32'> => ndarray(new Float32Array(sizeOf(shape)).fill(1), shape);
+
+/** Sets every parameter of a fresh module to zero: for branches that start without effect. */
+export function zeroed<M extends Module>(module: M): M {
+  for (const v of module.parameters()) v.set(zeros(v.shape));
+  return module;
+}
 
 /** `downBlocks` is `down_blocks` in a checkpoint; names that already have underscores stay as they are. */
 export const snakeCase = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);

@@ -1,5 +1,6 @@
 import { ndarray } from '../array/index.js';
 import { concat, constant, pad, type Tensor } from '../tensor/index.js';
+import { expFloat32 } from './expFloat32.js';
 import { Module } from './module.js';
 
 export interface TimestepOptions {
@@ -27,7 +28,7 @@ export function timestepEmbedding(
   // Rounded to single precision where PyTorch does: at t = 999 an ulp of a frequency shows.
   const step = Math.fround(-Math.log(maxPeriod));
   const frequencies = Float32Array.from({ length: half }, (_, i) =>
-    Math.exp(Math.fround(Math.fround(step * i) / Math.fround(half - downscaleFreqShift))),
+    expFloat32(Math.fround(Math.fround(step * i) / Math.fround(half - downscaleFreqShift))),
   );
   const angles = timesteps
     .cast('float32')
