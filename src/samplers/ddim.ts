@@ -16,6 +16,8 @@ import { makePlan, type SamplerCall } from './plan.js';
 import { defineSampler, startField, stepsField } from './sampler.js';
 import { checkTimesteps, spacedTimesteps } from './spacing.js';
 
+const f = Math.fround;
+
 /** Song et al. 2021; eta 0 is deterministic, 1 as noisy as DDPM. Follows diffusers' DDIMScheduler. */
 export const ddim = defineSampler({
   className: 'DDIMScheduler',
@@ -47,9 +49,12 @@ export const ddim = defineSampler({
       const alphaBarPrevious = previous >= 0 ? alphasCumprod[previous] : finalAlphaBar;
       const marginal = preserved(alphaBar);
       const { alpha, sigma } = marginal;
-      const std = eta * Math.sqrt(((1 - alphaBarPrevious) / (1 - alphaBar)) * (1 - alphaBar / alphaBarPrevious));
+      // Rounded step by step as in float32: at eta 1 what is left for the direction is all cancellation.
+      const [beta, betaPrevious] = [f(1 - alphaBar), f(1 - alphaBarPrevious)];
+      const variance = f(f(betaPrevious / beta) * f(1 - f(alphaBar / alphaBarPrevious)));
+      const std = f(eta * f(Math.sqrt(variance)));
       const epsilon = reclip ? sum([1 / sigma, x], [-alpha / sigma, x0]) : epsilonForm(predictionType, marginal);
-      const direction = Math.sqrt(Math.max(1 - alphaBarPrevious - std ** 2, 0));
+      const direction = Math.sqrt(Math.max(f(betaPrevious - f(std ** 2)), 0));
       return {
         timestep: t,
         inputScale: 1,

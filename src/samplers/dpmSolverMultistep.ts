@@ -84,7 +84,7 @@ export const dpmSolverMultistep = defineSampler({
       const [m0, m1, m2] = [ofData ? x0 : solver.epsilon(s0), slot('m1'), slot('m2')];
       const phi = Math.expm1(z);
       const differences: [number, Linear][] = [[phi, m0]];
-      if (order > 1) {
+      if (order > 1 && h !== 0) {
         const r0 = (s0.lambda - s1.lambda) / h;
         const D1 = sum([1 / r0, m0], [-1 / r0, m1]);
         const heun = phi / z - 1;

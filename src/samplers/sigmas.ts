@@ -23,8 +23,8 @@ export function interpolate(table: ArrayLike<number>, index: number): number {
 export function sigmaToTimestep(sigma: number, logSigmas: Float32Array): number {
   const f = Math.fround;
   const logSigma = f(Math.log(Math.max(sigma, 1e-10)));
-  const above = logSigmas.findIndex((value) => value > logSigma);
-  const low = Math.min(Math.max((above < 0 ? logSigmas.length : above) - 1, 0), logSigmas.length - 2);
+  const below = logSigmas.findLastIndex((value) => value <= logSigma);
+  const low = Math.min(Math.max(below, 0), logSigmas.length - 2);
   const ratio = f(f(logSigmas[low] - logSigma) / f(logSigmas[low] - logSigmas[low + 1]));
   const weight = Math.min(Math.max(ratio, 0), 1);
   return f(1 - weight) * low + weight * (low + 1);
