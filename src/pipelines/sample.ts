@@ -1,6 +1,7 @@
 import { type NdArray, ndarray } from '../array/index.js';
 import { type Guider, guidePrediction, type StepInfo, unguided } from '../guidance/index.js';
-import { type Module, withPerturbations } from '../nn/index.js';
+import type { Denoiser } from '../models/index.js';
+import { withPerturbations } from '../nn/index.js';
 import { Generator } from '../random/index.js';
 import {
   applyStep,
@@ -14,16 +15,8 @@ import {
 } from '../samplers/index.js';
 import { type Compiled, type CompileOptions, compile, type Tensor } from '../tensor/index.js';
 
-/** Any model that predicts from x [N, C, H, W], a timestep [N] and a class [N]. */
-export interface ClassConditional extends Module {
-  forward(x: Tensor, timestep: Tensor, classLabels: Tensor): Tensor;
-  readonly nullClass?: number;
-  readonly inChannels: number;
-  readonly sampleSize: number;
-}
-
 export interface SampleOptions {
-  readonly model: ClassConditional;
+  readonly model: Denoiser;
   readonly sampler: Sampler;
   /** Number of steps, and whatever else the sampler's plan takes. */
   readonly plan: PlanOptions;
@@ -155,7 +148,7 @@ function stepGraph(
   );
 }
 
-function labelsOf(model: ClassConditional, classes: readonly number[]): NdArray<'int64'> {
+function labelsOf(model: Denoiser, classes: readonly number[]): NdArray<'int64'> {
   const name = model.constructor.name;
   const last = model.nullClass ?? 0;
   for (const label of classes)

@@ -1,5 +1,6 @@
 import { type NdArray, ndarray } from '../array/index.js';
 import type { Batch, DataPosition } from '../data/index.js';
+import type { Denoiser } from '../models/index.js';
 import { Generator } from '../random/index.js';
 import { Variable } from '../tensor/index.js';
 import type { TrainConfig } from './config.js';
@@ -7,7 +8,7 @@ import { emaDecay } from './ema.js';
 import { type Objective, rectifiedFlow, variancePreserving } from './objective.js';
 import { adamW, type Optimizer, sgd, withoutDecay } from './optimizer.js';
 import { schedule } from './schedules.js';
-import { type TrainableDenoiser, type TrainingStep, trainingStep } from './step.js';
+import { type TrainingStep, trainingStep } from './step.js';
 
 export interface TrainEvent {
   /** Optimiser steps done, 1..steps. */
@@ -38,7 +39,7 @@ export class TrainingSession {
   position: DataPosition = { epoch: 0, index: 0 };
 
   constructor(
-    readonly model: TrainableDenoiser,
+    readonly model: Denoiser,
     readonly config: TrainConfig,
   ) {
     this.objective = objectiveOf(config);

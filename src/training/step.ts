@@ -1,20 +1,14 @@
 import { type NdArray, ndarray, zeros } from '../array/index.js';
-import { dropLabels, inTraining, type Module } from '../nn/index.js';
+import type { Denoiser } from '../models/index.js';
+import { dropLabels, inTraining } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
 import { type CompileOptions, compile, gradients, type Tensor, Variable } from '../tensor/index.js';
 import { emaUpdate } from './ema.js';
 import { type Objective, weightedMse } from './objective.js';
 import { clipGradients, type Optimizer } from './optimizer.js';
 
-/** A model that predicts from a noisy x [N, C, H, W], its timestep [N] and, when it is conditional, a class [N]. */
-export interface TrainableDenoiser extends Module {
-  forward(x: Tensor, timestep: Tensor, label?: Tensor): Tensor;
-  /** The label that stands for "no condition"; undefined when the model takes no labels. */
-  readonly nullClass?: number;
-}
-
 export interface StepOptions {
-  readonly model: TrainableDenoiser;
+  readonly model: Denoiser;
   readonly objective: Objective;
   readonly optimizer: Optimizer;
   /** Noise, timesteps and dropped conditions are drawn from here. */

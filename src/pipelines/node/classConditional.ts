@@ -1,0 +1,56 @@
+import { join } from 'node:path';
+import { z } from 'zod';
+import type { NdArray } from '../../array/index.js';
+import { readBytes, readJson } from '../../io/node/index.js';
+import { type Denoiser, denoiserClasses } from '../../models/index.js';
+import { loadModel } from '../../models/node/index.js';
+import { type Sampler, samplerFromConfig } from '../../samplers/index.js';
+import { type SampleOptions, type SampleStep, sample, sampleImages } from '../sample.js';
+
+const modelIndex = z.looseObject({
+  _class_name: z.string(),
+  /** Class names by number, as diffusers' DiTPipeline keeps them. */
+  id2label: z.record(z.string().regex(/^\d+$/), z.string()).optional(),
+});
+
+export type PipelineSampleOptions = Omit<SampleOptions, 'model' | 'sampler'> & { readonly sampler?: Sampler };
+
+/** A class-conditional image model with its sampler, from a folder in diffusers' layout: a run, or a shipped checkpoint. */
+export class ClassConditionalPipeline {
+  private constructor(
+    readonly model: Denoiser,
+    /** The one of scheduler/scheduler_config.json. */
+    readonly sampler: Sampler,
+    /** Empty when the folder does not name them. */
+    readonly classNames: readonly string[],
+  ) {}
+
+  /**
+   * @param folder holds model_index.json, scheduler/ and transformer/ or unet/.
+   * @throws Error that names the file or field at fault.
+   */
+  static async fromPretrained(folder: string): Promise<ClassConditionalPipeline> {
+    const index = await readJson(join(folder, 'model_index.json'), modelIndex);
+    const part = denoiserClasses.find((entry) => entry.folder in index);
+    if (!part) throw new Error(`${folder}: model_index.json names no transformer and no unet`);
+    const scheduler = join(folder, 'scheduler', 'scheduler_config.json');
+    const sampler = samplerFromConfig(new TextDecoder().decode(await readBytes(scheduler)));
+    const model = await loadModel(join(folder, part.folder));
+    const names = Object.entries(index.id2label ?? {}).sort(([a], [b]) => Number(a) - Number(b));
+    return new ClassConditionalPipeline(
+      model,
+      sampler,
+      names.map(([, name]) => name),
+    );
+  }
+
+  /** Denoises step by step. */
+  sample(options: PipelineSampleOptions): AsyncGenerator<SampleStep, void, undefined> {
+    return sample({ sampler: this.sampler, ...options, model: this.model });
+  }
+
+  /** The finished images, [N, C, H, W] in [-1, 1]. */
+  images(options: PipelineSampleOptions & { onStep?: (step: SampleStep) => void }): Promise<NdArray<'float32'>> {
+    return sampleImages({ sampler: this.sampler, ...options, model: this.model });
+  }
+}

@@ -1,0 +1,2 @@
+export * from './pipelineFolder.js';
+export * from './run.js';

@@ -1,0 +1,38 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { NdArray } from '../../array/index.js';
+import { configText } from '../../io/index.js';
+import { writeFileAtomic, writeJson } from '../../io/node/index.js';
+import { type Denoiser, denoiserClassOf } from '../../models/index.js';
+import { saveModel } from '../../models/node/index.js';
+
+const pipelines = { transformer: 'DiTPipeline', unet: 'DDIMPipeline' } as const;
+
+export interface PipelineParts {
+  readonly model: Denoiser;
+  readonly weights: ReadonlyMap<string, NdArray>;
+  /** The content of scheduler_config.json. */
+  readonly scheduler: Readonly<Record<string, unknown>>;
+  readonly classNames: readonly string[];
+}
+
+/** Writes a pipeline in diffusers' layout: model_index.json, scheduler/ and transformer/ or unet/. */
+export async function writePipelineFolder(
+  folder: string,
+  { model, weights, scheduler, classNames }: PipelineParts,
+): Promise<void> {
+  const { className, folder: part } = denoiserClassOf(model);
+  await mkdir(join(folder, 'scheduler'), { recursive: true });
+  await saveModel(join(folder, part), model, { weights });
+  await writeFileAtomic(
+    join(folder, 'scheduler', 'scheduler_config.json'),
+    new TextEncoder().encode(configText(scheduler)),
+  );
+  await writeJson(join(folder, 'model_index.json'), {
+    _class_name: pipelines[part],
+    _diffusers_version: '0.40.0',
+    [part]: ['diffusers', className],
+    scheduler: ['diffusers', scheduler._class_name],
+    id2label: Object.fromEntries(classNames.map((name, i) => [String(i), name])),
+  });
+}

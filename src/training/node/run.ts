@@ -1,0 +1,201 @@
+import { appendFile, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { batches, type Dataset } from '../../data/index.js';
+import { openDataset } from '../../data/node/index.js';
+import {
+  readJson,
+  readSafetensors,
+  writeFileAtomic,
+  writeFolderAtomic,
+  writeJson,
+  writeSafetensors,
+} from '../../io/node/index.js';
+import { type Denoiser, denoiserClass } from '../../models/index.js';
+import { Generator } from '../../random/index.js';
+import { type TrainConfig, type TrainOptions, trainConfig } from '../config.js';
+import { samplerConfigOf } from '../samplerConfig.js';
+import { type TrainEvent, TrainingSession } from '../session.js';
+import { writePipelineFolder } from './pipelineFolder.js';
+
+/** What a run reports while it trains. */
+export type RunEvent =
+  | ({ readonly kind: 'step' } & TrainEvent)
+  | { readonly kind: 'checkpoint'; readonly step: number; readonly path: string }
+  | { readonly kind: 'preview'; readonly step: number };
+
+const checkpointInfo = z.strictObject({
+  step: z.number().int().min(0),
+  position: z.strictObject({ epoch: z.number().int().min(0), index: z.number().int().min(0) }),
+  /** Seconds spent in training steps so far. */
+  seconds: z.number().min(0),
+});
+type CheckpointInfo = z.output<typeof checkpointInfo>;
+
+const checkpointName = (step: number): string => `step-${String(step).padStart(7, '0')}`;
+
+/**
+ * A training run in a folder:
+ * - `run.json`: its {@link TrainConfig}; `metrics.jsonl`: one line per logged step;
+ * - `model_index.json`, `transformer/` or `unet/`, `scheduler/`: the latest averaged weights, as diffusers lays them out;
+ * - `checkpoints/step-N/`: the same with `training.safetensors` and `training.json`, from which training continues bit for bit.
+ * A checkpoint is written aside and renamed, so a process killed at any moment leaves the one before it.
+ */
+export class TrainingRun {
+  private seconds = 0;
+
+  private constructor(
+    readonly folder: string,
+    readonly config: TrainConfig,
+    readonly dataset: Dataset,
+    readonly session: TrainingSession,
+  ) {}
+
+  get model(): Denoiser {
+    return this.session.model;
+  }
+
+  /** Starts a run. @throws Error when the folder holds one already, TypeError for a wrong config. */
+  static async create(options: TrainOptions, folder: string): Promise<TrainingRun> {
+    const config = trainConfig.parse(options);
+    if (await exists(join(folder, 'run.json')))
+      throw new Error(
+        `${folder} already holds a training run: continue it with --resume ${folder}, or choose another folder`,
+      );
+    const run = await TrainingRun.open(folder, config);
+    await mkdir(folder, { recursive: true });
+    await writeJson(join(folder, 'run.json'), run.config);
+    await writeFileAtomic(join(folder, 'metrics.jsonl'), new Uint8Array());
+    return run;
+  }
+
+  /**
+   * Continues a run from its last checkpoint, or from its start when it has none yet.
+   * @param changes `steps` is the new total.
+   */
+  static async resume(folder: string, changes: { steps?: number } = {}): Promise<TrainingRun> {
+    if (!(await exists(join(folder, 'run.json'))))
+      throw new Error(`${folder}: no training run here (run.json is missing)`);
+    const config = { ...(await readJson(join(folder, 'run.json'), trainConfig as z.ZodType<TrainConfig>)), ...changes };
+    const run = await TrainingRun.open(folder, config);
+    const last = (await run.checkpoints()).at(-1);
+    let step = 0;
+    if (last !== undefined) {
+      const path = join(folder, 'checkpoints', last);
+      const info = await readJson<CheckpointInfo>(join(path, 'training.json'), checkpointInfo);
+      const { tensors } = await readSafetensors(join(path, 'training.safetensors'));
+      run.session.restore(tensors, info.step, info.position);
+      run.seconds = info.seconds;
+      step = info.step;
+    }
+    await writeJson(join(folder, 'run.json'), config);
+    await run.forgetMetricsAfter(step);
+    return run;
+  }
+
+  private static async open(folder: string, config: TrainConfig): Promise<TrainingRun> {
+    const { data, size, skipCorrupt } = config;
+    const dataset = await openDataset(data, { size, skipCorrupt });
+    const [channels, height, width] = dataset.shape;
+    if (height !== width)
+      throw new RangeError(`${data}: images are ${height}x${width}; give --size to make them square`);
+    const format = { channels, size: height, classes: dataset.classNames.length };
+    const model = denoiserClass(config.model).create(config.modelConfig, format, new Generator(config.seed));
+    const resolved = { ...config, modelConfig: { ...model.config } };
+    return new TrainingRun(folder, resolved, dataset, new TrainingSession(model, resolved));
+  }
+
+  /** Trains to the end, writing metrics and checkpoints; also when it is aborted, after the step under way. */
+  async *run(signal?: AbortSignal): AsyncGenerator<RunEvent, void, undefined> {
+    const { session, config } = this;
+    const { batch, seed, flip, steps, checkpointEvery, logEvery, sampleEvery } = config;
+    let saved = session.step;
+    const source = batches(this.dataset, { batch, seed, flip, position: session.position });
+    for await (const event of session.run(source)) {
+      this.seconds += event.milliseconds / 1000;
+      const { step } = event;
+      if (step % logEvery === 0 || step === steps) await this.log(event);
+      yield { kind: 'step', ...event };
+      if (step % checkpointEvery === 0 || step === steps || signal?.aborted) {
+        yield { kind: 'checkpoint', step, path: await this.save() };
+        saved = step;
+      }
+      if (sampleEvery > 0 && step % sampleEvery === 0) yield { kind: 'preview', step };
+      if (signal?.aborted) return;
+    }
+    if (saved !== session.step) yield { kind: 'checkpoint', step: session.step, path: await this.save() };
+  }
+
+  /** Writes a checkpoint, makes it the run's model, and removes the oldest ones. */
+  async save(): Promise<string> {
+    const { session, config, folder } = this;
+    const path = join(folder, 'checkpoints', checkpointName(session.step));
+    const info: CheckpointInfo = { step: session.step, position: session.position, seconds: this.seconds };
+    await writeFolderAtomic(path, async (aside) => {
+      await this.writePipeline(aside);
+      await writeSafetensors(join(aside, 'training.safetensors'), session.state());
+      await writeJson(join(aside, 'training.json'), info);
+    });
+    await this.writePipeline(folder);
+    const names = await this.checkpoints();
+    for (const name of names.slice(0, Math.max(0, names.length - config.keep)))
+      await rm(join(folder, 'checkpoints', name), { recursive: true, force: true });
+    return path;
+  }
+
+  /** Whole checkpoints, oldest first. */
+  private async checkpoints(): Promise<string[]> {
+    const names = await readdir(join(this.folder, 'checkpoints')).catch(() => []);
+    return names.filter((name) => /^step-\d+$/.test(name)).sort();
+  }
+
+  private async writePipeline(folder: string): Promise<void> {
+    const { model, session, config, dataset } = this;
+    const scheduler = samplerConfigOf(config);
+    await writePipelineFolder(folder, {
+      model,
+      weights: session.averagedState(),
+      scheduler,
+      classNames: dataset.classNames,
+    });
+  }
+
+  private async log({ step, loss, gradientNorm, learningRate, milliseconds, images }: TrainEvent): Promise<void> {
+    const line = {
+      step,
+      loss,
+      gradientNorm,
+      learningRate,
+      imagesPerSecond: (images / milliseconds) * 1000,
+      seconds: this.seconds,
+    };
+    await appendFile(join(this.folder, 'metrics.jsonl'), `${JSON.stringify(line)}\n`);
+  }
+
+  /** Steps after the checkpoint will be done again, and logged again. */
+  private async forgetMetricsAfter(step: number): Promise<void> {
+    const path = join(this.folder, 'metrics.jsonl');
+    const lines = (await readFile(path, 'utf8').catch(() => '')).split('\n');
+    const kept = lines.filter((line) => line !== '' && stepOf(line) <= step);
+    await writeFileAtomic(path, new TextEncoder().encode(kept.map((line) => `${line}\n`).join('')));
+  }
+
+  release(): Promise<void> {
+    return this.session.release();
+  }
+}
+
+/** A line cut short by a kill counts as not written. */
+const stepOf = (line: string): number => {
+  try {
+    return (JSON.parse(line) as { step: number }).step;
+  } catch {
+    return Number.POSITIVE_INFINITY;
+  }
+};
+
+const exists = (path: string): Promise<boolean> =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );
