@@ -16,6 +16,7 @@ export interface AdapterModule {
 const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]>> = {
   A_schedulers: [() => import('./a_schedulers.js')],
   B_blocks: [() => import('./b_blocks.js')],
+  C_models: [() => import('./c_models.js')],
   E_training: [() => import('./e_training.js')],
   F_rng: [() => import('./f_rng.js')],
   H_systems: [() => import('./h_flow_training.js'), () => import('./h_norms.js')],

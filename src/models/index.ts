@@ -1,3 +1,6 @@
 export * from './config.js';
+export type * from './denoiser.js';
 export * from './dit.js';
 export * from './registry.js';
+export * from './unet2d.js';
+export * from './unetBlocks.js';

@@ -1,7 +1,9 @@
-import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
-import type { NdArray } from '../../array/index.js';
+import { stat } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { z } from 'zod';
+import { type NdArray, toFloat32, toHalf } from '../../array/index.js';
 import {
+  fileError,
   readJson,
   readSafetensors,
   recoverFolder,
@@ -11,34 +13,117 @@ import {
 } from '../../io/node/index.js';
 import { Generator } from '../../random/index.js';
 import { configToJson } from '../config.js';
-import { type Denoiser, denoiserClass } from '../registry.js';
+import type { Denoiser } from '../denoiser.js';
+import { denoiserClass, denoiserClassOf } from '../registry.js';
 
-const WEIGHTS = 'diffusion_pytorch_model.safetensors';
+const weightsFile = 'diffusion_pytorch_model.safetensors';
+const indexFile = `${weightsFile}.index.json`;
 
 /**
- * Opens a model folder of diffusers (config.json and its weights).
- * @throws Error that names the file or field at fault: a missing file, an unknown class or config value, weights that do not fit.
+ * Opens a model folder of diffusers: config.json, and diffusion_pytorch_model.safetensors in float32, float16 or
+ * bfloat16, whole or in parts with an index.
+ * @throws Error that names the file at fault: missing, cut short, of an unknown class, with an unknown or wrong config
+ * field, or with weights that are missing, unexpected or of another shape.
  */
 export async function loadModel(folder: string): Promise<Denoiser> {
   await recoverFolder(folder);
-  const json = await readJson<Record<string, unknown>>(join(folder, 'config.json'));
-  // Initial weights are overwritten, so any seed will do.
-  const model = denoiserClass(json?._class_name).fromJson(json, new Generator(0));
-  const { tensors } = await readSafetensors(join(folder, WEIGHTS));
-  model.loadStateDict(tensors);
+  const path = join(folder, 'config.json');
+  const json = await readJson<{ _class_name?: unknown } | null>(path);
+  const model = await naming(path, () => denoiserClass(json?._class_name).fromJson(json, new Blank()));
+  const weights = await readWeights(folder);
+  await naming(folder, () => model.loadStateDict(withCurrentNames(weights)));
   return model;
 }
 
-/** Writes a model folder that diffusers' from_pretrained opens. @param weights default: the model's own. */
-export async function saveModel(
-  folder: string,
-  model: Denoiser,
-  weights: ReadonlyMap<string, NdArray> = model.stateDict(),
-): Promise<void> {
-  const className = (model.constructor as unknown as { className: string }).className;
+export interface SaveModelOptions {
+  /** Instead of the model's own, under the same names: an average, say. */
+  readonly weights?: ReadonlyMap<string, NdArray>;
+  /** Default float32. */
+  readonly dtype?: 'float32' | 'float16' | 'bfloat16';
+}
+
+/**
+ * Writes a model folder that diffusers' from_pretrained opens, replacing an older one as a whole.
+ * @throws Error that names the folder, when weights are missing, unexpected, of another shape or not finite, or the
+ * disk is full; then an older folder is left as it was.
+ */
+export async function saveModel(folder: string, model: Denoiser, options: SaveModelOptions = {}): Promise<void> {
+  const { weights = model.stateDict(), dtype = 'float32' } = options;
+  const { className } = denoiserClassOf(model);
+  const state = new Map<string, NdArray>();
+  for (const [name, { shape }] of model.namedVariables()) {
+    const array = weights.get(name);
+    if (!array) throw new Error(`${folder}: no weights for ${name}`);
+    if (`${array.shape}` !== `${shape}`)
+      throw new RangeError(`${folder}: ${name} is [${array.shape}], expected [${shape}]`);
+    state.set(name, converted(array, dtype));
+    if (!allFinite(state.get(name)!))
+      throw new RangeError(`${folder}: ${name} has values that are not finite in ${dtype}`);
+  }
+  for (const name of weights.keys()) if (!state.has(name)) throw new Error(`${folder}: unexpected weights ${name}`);
   await writeFolderAtomic(folder, async (aside) => {
-    await mkdir(aside, { recursive: true });
     await writeJson(join(aside, 'config.json'), configToJson(className, model.config));
-    await writeSafetensors(join(aside, WEIGHTS), weights, { format: 'pt' });
+    await writeSafetensors(join(aside, weightsFile), state, { format: 'pt' });
   });
 }
+
+/** Zeros where numbers are drawn, for models whose weights are about to be read. */
+class Blank extends Generator {
+  override fillUniform<T extends Float32Array | Float64Array>(out: T): T {
+    return out;
+  }
+  override fillNormal<T extends Float32Array | Float64Array>(out: T): T {
+    return out;
+  }
+}
+
+const shardIndex = z.looseObject({ weight_map: z.record(z.string(), z.string()) });
+
+async function readWeights(folder: string): Promise<Map<string, NdArray>> {
+  const whole = join(folder, weightsFile);
+  const path = join(folder, indexFile);
+  if ((await exists(whole)) || !(await exists(path))) return (await readSafetensors(whole)).tensors;
+  const { weight_map: places } = await readJson(path, shardIndex);
+  const weights = new Map<string, NdArray>();
+  for (const file of new Set(Object.values(places))) {
+    if (file !== basename(file)) throw fileError('read', path, new Error(`'${file}' is no file name`));
+    const { tensors } = await readSafetensors(join(folder, file), (name) => places[name] === file);
+    for (const [name, array] of tensors) weights.set(name, array);
+  }
+  const lost = Object.entries(places).find(([name]) => !weights.has(name));
+  if (lost) throw fileError('read', path, new Error(`${lost[0]} is not in ${lost[1]}`));
+  return weights;
+}
+
+/** The attention of UNets written before diffusers 0.15 had other names, which hub models still have. */
+const oldNames: Readonly<Record<string, string>> = { query: 'to_q', key: 'to_k', value: 'to_v', proj_attn: 'to_out.0' };
+const withCurrentNames = (weights: ReadonlyMap<string, NdArray>): Map<string, NdArray> =>
+  new Map(
+    [...weights].map(([name, array]) => [
+      name.replace(/(?<=\.attentions\.\d+\.)(query|key|value|proj_attn)(?=\.)/, (old) => oldNames[old]),
+      array,
+    ]),
+  );
+
+const converted = (array: NdArray, dtype: 'float32' | 'float16' | 'bfloat16'): NdArray =>
+  dtype === array.dtype ? array : dtype === 'float32' ? toFloat32(array) : toHalf(toFloat32(array), dtype);
+
+function allFinite(array: NdArray): boolean {
+  const { data } = array.dtype === 'float32' ? array : toFloat32(array);
+  for (let i = 0; i < data.length; i++) if (!Number.isFinite(data[i])) return false;
+  return true;
+}
+
+async function naming<T>(path: string, work: () => T): Promise<T> {
+  try {
+    return work();
+  } catch (cause) {
+    throw fileError('read', path, cause);
+  }
+}
+
+const exists = (path: string): Promise<boolean> =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );
