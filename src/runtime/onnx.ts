@@ -1,5 +1,5 @@
 import { PbfWriter as Pbf } from 'pbf';
-import { type DType, type NdArray, type Shape, toBytes } from '../array/index.js';
+import { type DType, type NdArray, toBytes } from '../array/index.js';
 
 /** An ONNX attribute, tagged by its kind because 1 and 1.0 are different attributes. */
 export type Attribute = { i: number } | { f: number } | { s: string } | { ints: readonly number[] };
@@ -17,7 +17,8 @@ export interface OnnxNode {
 export interface OnnxValue {
   readonly name: string;
   readonly dtype: DType;
-  readonly shape: Shape;
+  /** A name stands for a size that each run may choose. */
+  readonly shape: readonly (number | string)[];
 }
 
 /** A weight of the graph. `external` ones are not copied into the model's bytes but handed over beside them. */
@@ -134,11 +135,12 @@ function writeTensorType(value: OnnxValue, pbf: Pbf): void {
   pbf.writeMessage(2, writeShape, value.shape);
 }
 
-function writeShape(shape: Shape, pbf: Pbf): void {
+function writeShape(shape: OnnxValue['shape'], pbf: Pbf): void {
   for (const dim of shape) pbf.writeMessage(1, writeDim, dim);
 }
 
-function writeDim(dim: number, pbf: Pbf): void {
+function writeDim(dim: number | string, pbf: Pbf): void {
+  if (typeof dim === 'string') pbf.writeStringField(2, dim);
   // Written even when 0: a dimension without a value would mean "unknown".
-  pbf.writeVarintField(1, dim);
+  else pbf.writeVarintField(1, dim);
 }

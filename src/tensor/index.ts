@@ -1,4 +1,5 @@
 export { type Compiled, type CompileOptions, compile, evaluate, type Hosted, type Tree } from './compile.js';
+export { flops } from './flops.js';
 export { checkpoint, gradients } from './gradients.js';
 export { type ConvOptions, conv2d, convTranspose2d } from './ops/conv.js';
 export { gelu, mish, quickGelu, relu, silu, softplus, stopGradient, where } from './ops/elementwise.js';
@@ -11,4 +12,5 @@ export { variance } from './ops/reduce.js';
 export { avgPool2d, maxPool2d, resizeNearest } from './ops/resample.js';
 export { concat, pad, split, stack } from './ops/shape.js';
 export { Tensor } from './tensor.js';
+export { type OnnxInput, toOnnx } from './toOnnx.js';
 export { Variable, variable } from './variable.js';

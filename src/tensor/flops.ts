@@ -1,0 +1,17 @@
+import { reachable } from './graph.js';
+import type { Tensor } from './tensor.js';
+
+type Count = (node: Tensor) => number;
+
+/** Multiplications and additions of one node, counted apart. */
+const counts: Readonly<Record<string, Count>> = {
+  matmul: ({ size, inputs: [a], attrs }) => 2 * size * a.shape.at(attrs.transA ? -2 : -1)!,
+  linear: ({ size, inputs: [x] }) => 2 * size * x.shape[1],
+  conv2d: ({ size, inputs: [, weight] }) => 2 * size * (weight.size / weight.shape[0]),
+  convTranspose2d: ({ inputs: [x, weight] }) => 2 * x.size * (weight.size / weight.shape[0]),
+};
+
+/** Floating-point operations of the matrix products and convolutions that the tensors need; all else counts as nothing. */
+export function flops(outputs: readonly Tensor[]): number {
+  return reachable(outputs).reduce((sum, node) => sum + (counts[node.op.name]?.(node) ?? 0), 0);
+}
