@@ -1,1 +1,13 @@
 export * from './array/index.js';
+export * from './data/index.js';
+export * from './diffusion/index.js';
+export * from './guidance/index.js';
+export * from './io/index.js';
+export * from './models/index.js';
+export * as nn from './nn/index.js';
+export * from './pipelines/index.js';
+export { Generator } from './random/index.js';
+export type { Device } from './runtime/index.js';
+export * from './samplers/index.js';
+export * from './tensor/index.js';
+export * from './training/index.js';

@@ -7,7 +7,7 @@ const u32 = new Uint32Array(f32.buffer);
 export function toBfloat16(x: number): number {
   f32[0] = x;
   const bits = u32[0];
-  if (x !== x) return 0x7fc0;
+  if (Number.isNaN(x)) return 0x7fc0;
   return ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff;
 }
 

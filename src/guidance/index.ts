@@ -9,7 +9,7 @@ export {
   negative,
   type Predictions,
   positive,
-  type Schedule,
+  type Schedule as ScaleSchedule,
   type StepInfo,
 } from './guider.js';
 export { rescaleGuidance } from './rescale.js';

@@ -1,4 +1,4 @@
-export * from './config.js';
+export { configFromJson, configToJson, modelConfig } from './config.js';
 export type * from './denoiser.js';
 export * from './dit.js';
 export * from './registry.js';

@@ -7,7 +7,7 @@ import { emaUpdate } from './ema.js';
 import { type Objective, weightedMse } from './objective.js';
 import { clipGradients, type Optimizer } from './optimizer.js';
 
-export interface StepOptions {
+export interface TrainingStepOptions {
   readonly model: Denoiser;
   readonly objective: Objective;
   readonly optimizer: Optimizer;
@@ -24,14 +24,14 @@ export interface StepOptions {
   readonly compile?: CompileOptions;
 }
 
-export interface StepInput {
+export interface TrainingBatch {
   /** [N, C, H, W] in [-1, 1]. */
   readonly images: NdArray;
   /** Classes, int64 [N]. */
   readonly labels: NdArray;
 }
 
-export interface StepResult {
+export interface TrainingStepResult {
   /** Mean over the batches of the step. */
   readonly loss: number;
   /** Joint norm of the gradients before clipping. */
@@ -40,12 +40,17 @@ export interface StepResult {
 
 export interface TrainingStep {
   /** One update from `accumulate` batches. `step` counts from 1. */
-  run(batches: readonly StepInput[], step: number, learningRate: number, emaDecay: number): Promise<StepResult>;
+  run(
+    batches: readonly TrainingBatch[],
+    step: number,
+    learningRate: number,
+    emaDecay: number,
+  ): Promise<TrainingStepResult>;
   release(): Promise<void>;
 }
 
 /** Forward, backward and update of one training step: one compiled graph, the parameters its state. */
-export function trainingStep(options: StepOptions): TrainingStep {
+export function trainingStep(options: TrainingStepOptions): TrainingStep {
   const { model, objective, optimizer, rng, conditionDropout = 0, clipNorm, accumulate = 1, ema } = options;
   const parameters = [...model.namedParameters().values()];
   const sums = accumulate > 1 ? parameters.map((p) => new Variable(zeros(p.shape), false, 'gradient sum')) : [];
