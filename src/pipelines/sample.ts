@@ -14,6 +14,7 @@ import {
   usesNoise,
 } from '../samplers/index.js';
 import { type Compiled, type CompileOptions, compile, type Tensor } from '../tensor/index.js';
+import { predict } from './predict.js';
 
 export interface SampleOptions {
   readonly model: Denoiser;
@@ -136,8 +137,8 @@ function stepGraph(
       const x = scaleInput(layout, inputs.coefficients, inputs.state[0]);
       const predictions = branches.map((branch) => {
         const condition = branch.condition === 'positive' ? inputs.labels : inputs.negatives;
-        const predict = () => model.forward(x, inputs.timestep, condition);
-        return [branch.name, branch.perturb ? withPerturbations(branch.perturb(model), predict) : predict()] as const;
+        const answer = () => predict(model, x, inputs.timestep, condition);
+        return [branch.name, branch.perturb ? withPerturbations(branch.perturb(model), answer) : answer()] as const;
       });
       const channels = inputs.state[0].shape[1];
       const guided = guidePrediction(guider, new Map(predictions), inputs.guidance, inputs.carried, channels);
