@@ -3,7 +3,7 @@ import { type NdArray, ndarray } from '../../src/array/index.js';
 import { drawNoiseLevels, flowWeights, noiseSchedule, signalToNoise } from '../../src/diffusion/index.js';
 import { Generator } from '../../src/random/index.js';
 import { compile, type Tensor } from '../../src/tensor/index.js';
-import { emaDecay, emaUpdate, type ScheduleName, schedule } from '../../src/training/index.js';
+import { type EmaOptions, emaDecay, emaUpdate, type ScheduleName, schedule } from '../../src/training/index.js';
 import type { ReferenceCase } from '../case.js';
 import { densityOf, weightingOf } from './h_flow_training.js';
 import type { Adapter, Outputs } from './index.js';
@@ -45,13 +45,23 @@ function learningRates(reference: ReferenceCase): Outputs {
   return outputs;
 }
 
-const emaSettings = z.object({
+export const emaSettings = z.object({
   decay: z.number().optional(),
   min_decay: z.number().optional(),
   update_after_step: z.number().optional(),
   use_ema_warmup: z.boolean().optional(),
   inv_gamma: z.number().optional(),
   power: z.number().optional(),
+});
+
+/** Of diffusers' EMAModel. */
+export const emaOptions = (settings: z.output<typeof emaSettings>): EmaOptions => ({
+  decay: settings.decay,
+  minDecay: settings.min_decay,
+  updateAfterStep: settings.update_after_step,
+  useEmaWarmup: settings.use_ema_warmup,
+  invGamma: settings.inv_gamma,
+  power: settings.power,
 });
 
 /** The weight starts at [1, -2] and grows by 0.1 sin(i) before step i; the average was made before that. */
@@ -63,16 +73,7 @@ async function averages(reference: ReferenceCase): Promise<Outputs> {
   const outputs: Record<string, NdArray> = {};
   for (const [name, settings] of Object.entries(schedules)) {
     const steps = reference.tensors.get(`decay.${name}`)?.data.length ?? 0;
-    const decays = Array.from({ length: steps }, (_, i) =>
-      emaDecay(i + 1, {
-        decay: settings.decay,
-        minDecay: settings.min_decay,
-        updateAfterStep: settings.update_after_step,
-        useEmaWarmup: settings.use_ema_warmup,
-        invGamma: settings.inv_gamma,
-        power: settings.power,
-      }),
-    );
+    const decays = Array.from({ length: steps }, (_, i) => emaDecay(i + 1, emaOptions(settings)));
     let weight = Float32Array.of(1, -2);
     let average: NdArray = ndarray(weight);
     const path: number[] = [];

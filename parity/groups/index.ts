@@ -17,9 +17,9 @@ const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]
   A_schedulers: [() => import('./a_schedulers.js')],
   B_blocks: [() => import('./b_blocks.js')],
   C_models: [() => import('./c_models.js')],
-  E_training: [() => import('./e_training.js')],
+  E_training: [() => import('./e_training.js'), () => import('./e_denoisers.js')],
   F_rng: [() => import('./f_rng.js')],
-  H_systems: [() => import('./h_flow_training.js'), () => import('./h_norms.js')],
+  H_systems: [() => import('./h_flow_training.js'), () => import('./h_norms.js'), () => import('./h_dit.js')],
 };
 
 /** The adapter for a group and kind; `A / B` and `A method` fall back to `A`. */
