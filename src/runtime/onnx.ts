@@ -2,7 +2,7 @@ import { PbfWriter as Pbf } from 'pbf';
 import { type DType, type NdArray, toBytes } from '../array/index.js';
 
 /** An ONNX attribute, tagged by its kind because 1 and 1.0 are different attributes. */
-export type Attribute = { i: number } | { f: number } | { s: string } | { ints: readonly number[] };
+export type Attribute = { i: number } | { f: number } | { s: string } | { ints: readonly number[] } | { g: OnnxGraph };
 export type Attributes = Readonly<Record<string, Attribute>>;
 
 export interface OnnxNode {
@@ -58,9 +58,14 @@ export function encodeModel(graph: OnnxGraph): Uint8Array {
   pbf.writeVarintField(1, IR_VERSION);
   pbf.writeStringField(2, 'noisewright');
   pbf.writeMessage(7, writeGraph, graph);
-  for (const domain of new Set(['', ...graph.nodes.map((node) => node.domain)]))
+  for (const domain of new Set(['', ...domainsOf(graph)]))
     pbf.writeMessage(8, writeOpset, { domain, version: domain === '' ? OPSET : 1 });
   return pbf.finish();
+}
+
+function domainsOf(graph: OnnxGraph): string[] {
+  const nested = graph.nodes.flatMap((node) => Object.values(node.attributes)).filter((a) => 'g' in a);
+  return [...graph.nodes.map((node) => node.domain), ...nested.flatMap((a) => domainsOf(a.g))];
 }
 
 function writeOpset({ domain, version }: { domain: string; version: number }, pbf: Pbf): void {
@@ -97,9 +102,12 @@ function writeAttribute({ name, attribute }: { name: string; attribute: Attribut
   } else if ('s' in attribute) {
     pbf.writeStringField(4, attribute.s);
     pbf.writeVarintField(20, 3);
-  } else {
+  } else if ('ints' in attribute) {
     for (const value of attribute.ints) pbf.writeVarintField(8, value);
     pbf.writeVarintField(20, 7);
+  } else {
+    pbf.writeMessage(6, writeGraph, attribute.g);
+    pbf.writeVarintField(20, 5);
   }
 }
 

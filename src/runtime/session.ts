@@ -11,7 +11,7 @@ export interface SessionOptions {
   readonly threads?: number;
   /** Busy-waiting threads answer faster but burn the core; default true. */
   readonly spinning?: boolean;
-  /** 'none' runs the nodes as emitted, in the order emitted; 'all' lets onnxruntime fuse and re-lay out (frozen weights). */
+  /** 'none' runs the nodes as they are; 'all' lets onnxruntime fuse and re-lay out (frozen weights). */
   readonly optimization: 'none' | 'all';
   /** Names of outputs that should stay on the device. */
   readonly resident?: readonly string[];
@@ -39,9 +39,7 @@ export class Session {
 
   /** @throws Error when the device's provider is not installed, or the graph is refused. */
   static async create(graph: OnnxGraph, options: SessionOptions): Promise<Session> {
-    // Unoptimised, onnxruntime walks back from the last node of the file, depth first: a reversed file runs as written.
-    const nodes = options.optimization === 'none' ? [...graph.nodes].reverse() : graph.nodes;
-    const bytes = encodeModel({ ...graph, nodes });
+    const bytes = encodeModel(graph);
     const external = graph.initializers.filter((initializer) => initializer.external);
     const session = await ort.InferenceSession.create(bytes, {
       executionProviders: [options.device],

@@ -5,6 +5,7 @@ type Count = (node: Tensor) => number;
 
 /** Multiplications and additions of one node, counted apart. */
 const counts: Readonly<Record<string, Count>> = {
+  sumOverParts: ({ attrs }) => (attrs.parts as number) * flops(attrs.outputs as readonly Tensor[]),
   matmul: ({ size, inputs: [a], attrs }) => 2 * size * a.shape.at(attrs.transA ? -2 : -1)!,
   linear: ({ size, inputs: [x] }) => 2 * size * x.shape[1],
   conv2d: ({ size, inputs: [, weight] }) => 2 * size * (weight.size / weight.shape[0]),

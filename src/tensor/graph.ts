@@ -26,10 +26,9 @@ const EXTERNAL_BYTES = 1024;
  * program, then backward with each weight's gradient next to its layer's, so that activations die early.
  */
 export function emitGraph({ inputs, weights, outputs }: EmitRequest): { graph: OnnxGraph; outputNames: string[] } {
-  const order = reachable(outputs);
-  const used = new Set(order.filter(isFurtherOutput).map((x) => `${x.inputs[0].id} ${x.attrs.index}`));
+  const used = new Set<string>();
   const names = new Map<Tensor, readonly string[]>();
-  const nodes: OnnxNode[] = [];
+  let nodes: OnnxNode[] = [];
   const initializers: OnnxInitializer[] = [];
   const constants = new Map<string, string>();
   const weight = (array: NdArray): string => {
@@ -61,10 +60,25 @@ export function emitGraph({ inputs, weights, outputs }: EmitRequest): { graph: O
       constants.set(key, name);
       return name;
     },
+    fresh: () => `t${count++}`,
+    subgraph(values, build) {
+      const outer = nodes;
+      nodes = [];
+      const results = build();
+      const body = nodes;
+      nodes = outer;
+      return { inputs: values, outputs: results, initializers: [], nodes: leavesLast(body) };
+    },
+    define: (x, name) => names.set(x, [name]),
+    compute(tensors, visit = (_, emit) => emit()) {
+      const order = reachable(tensors);
+      for (const x of order) if (isFurtherOutput(x)) used.add(`${x.inputs[0].id} ${x.attrs.index}`);
+      for (const x of order) if (!names.has(x)) visit(x, () => emit(x));
+    },
   };
 
   const fed: OnnxValue[] = [];
-  for (const x of order) {
+  const emit = (x: Tensor): void => {
     const name = inputs.get(x);
     const array = weights.get(x);
     if (name !== undefined) {
@@ -74,7 +88,8 @@ export function emitGraph({ inputs, weights, outputs }: EmitRequest): { graph: O
     else if (x.op.name === 'input' || x.op.name === 'variable')
       throw new Error(`compile: a tensor [${x.shape}] from another function's inputs is used`);
     else if (!isFurtherOutput(x)) names.set(x, x.op.emit(emitter, x, x.attrs));
-  }
+  };
+  emitter.compute(outputs);
 
   const produced = new Set(nodes.flatMap((node) => node.outputs));
   const outputNames = outputs.map((x) => {
@@ -84,5 +99,15 @@ export function emitGraph({ inputs, weights, outputs }: EmitRequest): { graph: O
   const values = new Map(
     outputs.map((x, i) => [outputNames[i], { name: outputNames[i], dtype: x.dtype, shape: x.shape }]),
   );
-  return { graph: { inputs: fed, outputs: [...values.values()], initializers, nodes }, outputNames };
+  return { graph: { inputs: fed, outputs: [...values.values()], initializers, nodes: leavesLast(nodes) }, outputNames };
+}
+
+/**
+ * onnxruntime walks a graph back from the nodes nobody reads, the last one in the file first, depth first. With those
+ * nodes at the end, in reverse, it runs the others in the order they were written, and the file stays sorted.
+ */
+export function leavesLast(nodes: readonly OnnxNode[]): OnnxNode[] {
+  const read = new Set(nodes.flatMap((node) => node.inputs));
+  const isLeaf = (node: OnnxNode) => !node.outputs.some((name) => read.has(name));
+  return [...nodes.filter((node) => !isLeaf(node)), ...nodes.filter(isLeaf).reverse()];
 }

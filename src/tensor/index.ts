@@ -6,6 +6,7 @@ export { gelu, mish, quickGelu, relu, silu, softplus, stopGradient, where } from
 export { arange, gather, gatherElements, oneHot, scatterAdd, sort, topK } from './ops/indexing.js';
 export { constant, zerosLike } from './ops/leaves.js';
 export { linear, matmul, matrixTranspose } from './ops/linear.js';
+export { sumOverParts } from './ops/loop.js';
 export { type AttentionOptions, logSoftmax, normalize, scaledDotProductAttention, softmax } from './ops/normalize.js';
 export { draw, rand, randint, randn } from './ops/random.js';
 export { variance } from './ops/reduce.js';

@@ -1,5 +1,5 @@
 import type { DType, NdArray, Shape } from '../array/index.js';
-import type { Attributes } from '../runtime/index.js';
+import type { Attributes, OnnxGraph, OnnxValue } from '../runtime/index.js';
 import { Tensor } from './tensor.js';
 
 export type Attrs = Readonly<Record<string, unknown>>;
@@ -19,6 +19,14 @@ export interface Emitter {
   ): string[];
   /** Adds a small constant and returns its name. */
   constant(array: NdArray): string;
+  /** A value name of its own, for the inputs of a subgraph. */
+  fresh(): string;
+  /** Collects the nodes that `build` adds into a subgraph, which may read everything named outside it. */
+  subgraph(inputs: readonly OnnxValue[], build: () => readonly OnnxValue[]): OnnxGraph;
+  /** Names a placeholder. */
+  define(tensor: Tensor, name: string): void;
+  /** Emits what these tensors need and is not there yet; `visit` may put something in place of a node, or behind it. */
+  compute(tensors: readonly Tensor[], visit?: (node: Tensor, emit: () => void) => void): void;
 }
 
 /** A node as its gradient rule sees it: rematerialised inputs and output stand in for the original ones. */

@@ -29,6 +29,11 @@ export class Tensor {
     readonly section: Section | undefined,
   ) {}
 
+  /** Tensors in a node's attributes (the body of a loop) count by identity. */
+  toJSON(): number {
+    return this.id;
+  }
+
   get rank(): number {
     return this.shape.length;
   }

@@ -1,5 +1,4 @@
-import type { NdArray } from '../array/index.js';
-import { ndarray } from '../array/index.js';
+import { type NdArray, ndarray } from '../array/index.js';
 import { batches, type Dataset } from '../data/index.js';
 import type { ImageClassifier } from '../models/index.js';
 import { inTraining } from '../nn/index.js';
@@ -97,17 +96,29 @@ export async function classify(
     },
     { freeze: true, ...options },
   );
-  const parts: Awaited<ReturnType<typeof run>>[] = [];
+  const features: Float32Array[] = [];
+  const classes: number[] = [];
+  const confidence: number[] = [];
   try {
-    for await (const images of sources) parts.push(await run(images));
+    for await (const images of sources) {
+      const result = await run(images);
+      features.push(result.features.data as Float32Array);
+      classes.push(...Array.from(result.classes.data, Number));
+      confidence.push(...Array.from(result.confidence.data, Number));
+    }
   } finally {
     await run.release();
   }
-  const data = parts.flatMap(({ features }) => [...features.data] as number[]);
-  const width = parts[0]?.features.shape[1] ?? 0;
+  const width = classifier.head.weight.shape[1];
+  const all = new Float32Array(classes.length * width);
+  let at = 0;
+  for (const part of features) {
+    all.set(part, at);
+    at += part.length;
+  }
   return {
-    features: ndarray(Float32Array.from(data), [data.length / width, width]),
-    classes: Int32Array.from(parts.flatMap(({ classes }) => Array.from(classes.data, Number))),
-    confidence: Float32Array.from(parts.flatMap(({ confidence }) => Array.from(confidence.data, Number))),
+    features: ndarray(all, [classes.length, width]),
+    classes: Int32Array.from(classes),
+    confidence: Float32Array.from(confidence),
   };
 }
