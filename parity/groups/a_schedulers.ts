@@ -44,7 +44,7 @@ async function run(reference: ReferenceCase): Promise<Outputs> {
     ...stored(reference, trainingTables(sampler), sampled),
     ...stored(reference, {
       timesteps: plan.calls.map((call) => call.timestep),
-      sigmas: plan.sigmas ?? [],
+      ...sigmaTables(cls, plan),
       init_noise_sigma: [plan.initialScale],
     }),
     ...(await noised(reference, sampler, plan)),
@@ -80,16 +80,36 @@ function trainingTables(sampler: Sampler): Record<string, Numbers> {
     return { train_sigmas: sigmas, train_timesteps: sigmas.map((sigma) => sigma * config.numTrainTimesteps) };
   }
   const { betas, alphasCumprod } = noiseSchedule(config);
-  const whole = runsAtOnce.test(sampler.className) ? sampler.plan({ steps: config.numTrainTimesteps }) : undefined;
+  const oneStepEach = { steps: config.numTrainTimesteps, ...(sampler.className.startsWith('LMS') && { order: 1 }) };
+  const whole = runsAtOnce.test(sampler.className) ? sampler.plan(oneStepEach) : undefined;
   const continuous = config.timestepType === 'continuous' && sampler.predictionType === 'v';
   const sigmas = descending.map((t) => Math.sqrt(1 / (alphasCumprod[t] || 2 ** -24) - 1));
   return {
     train_betas: betas,
     train_alphas_cumprod: alphasCumprod,
-    train_sigmas: whole?.sigmas ?? (ascendingSigmas.test(sampler.className) ? sigmas.reverse() : sigmas),
+    train_sigmas: whole
+      ? sigmaTables(sampler.className, whole).sigmas
+      : ascendingSigmas.test(sampler.className)
+        ? sigmas.reverse()
+        : sigmas,
     train_timesteps: continuous
       ? sigmas.map((sigma) => 0.25 * Math.log(sigma))
       : (whole?.calls.map((call) => call.timestep) ?? descending),
+  };
+}
+
+/** The lists of sigmas that a scheduler keeps for a run. */
+function sigmaTables(className: string, plan: SamplerPlan): Record<string, Numbers> {
+  if (!className.startsWith('KDPM2')) return { sigmas: plan.sigmas ?? [] };
+  // One entry per call and two at the end, each of the two calls of a step under the step's own level.
+  const level = (calls: SamplerPlan['calls']) => [...calls.map((call) => call.sigma), 0];
+  const doubled = (x: readonly number[]) => [x[0], ...x.slice(1).flatMap((y) => [y, y]), x[x.length - 1]];
+  const sigmas = level(plan.calls.filter((_, k) => k % 2 === 0));
+  const down = sigmas.map((sigma, i) => (sigmas[i + 1] ?? 0) ** 2 / (sigma || 1)); // sqrt(next^2 - up^2)
+  return {
+    sigmas: doubled(sigmas),
+    sigmas_interpol: doubled([...level(plan.calls.filter((_, k) => k % 2 === 1)), 0]),
+    sigmas_down: doubled(down),
   };
 }
 
@@ -114,7 +134,8 @@ async function noised(reference: ReferenceCase, sampler: Sampler, plan: SamplerP
         t,
       )
     ];
-  const inTraining = ascendingSigmas.test(sampler.className) ? (t: number) => mirrored(sampler, t) : sampler.marginal;
+  const byPlace = ascendingSigmas.test(sampler.className) || runsAtOnce.test(sampler.className);
+  const inTraining = byPlace ? (t: number) => listed(sampler, t) : sampler.marginal;
   const outputs: Record<string, NdArray> = {};
   for (const [suffix, marginalOf] of [
     ['_train', inTraining],
@@ -153,10 +174,14 @@ function placeOf(timesteps: Numbers, t: number): number {
   return next < 0 ? nearest : next;
 }
 
-/** Before a run is set up, these look ascending sigmas up by the place in the descending list of timesteps. */
-function mirrored(sampler: Sampler, t: number): Marginal {
+/**
+ * Before a run is set up, these look sigmas up by the place in the list of timesteps, although the DPM-Solvers' stand
+ * the other way round, and KDPM2's between two steps belong to the lower one.
+ */
+function listed(sampler: Sampler, t: number): Marginal {
   const { train_sigmas, train_timesteps } = trainingTables(sampler);
   const sigma = train_sigmas[placeOf(train_timesteps, t)];
+  if (runsAtOnce.test(sampler.className)) return { alpha: 1, sigma };
   const { useFlowSigmas } = sampler.config as { useFlowSigmas?: boolean };
   const alpha = useFlowSigmas ? 1 - sigma : 1 / Math.sqrt(sigma ** 2 + 1);
   return { alpha, sigma: useFlowSigmas ? sigma : sigma * alpha };

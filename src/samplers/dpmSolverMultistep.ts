@@ -4,7 +4,7 @@ import { type Linear, noise, slot, sum, x, x0 } from './linear.js';
 import { type Level, logSnrFields, logSnrSolver } from './logSnr.js';
 import { makePlan, type SamplerCall } from './plan.js';
 import { defineSampler, startField, stepsField } from './sampler.js';
-import { checkTimesteps, multistepTimesteps } from './spacing.js';
+import { checkCount, checkTimesteps, multistepTimesteps } from './spacing.js';
 
 const name = 'DPMSolverMultistepScheduler';
 
@@ -106,7 +106,8 @@ export const dpmSolverMultistep = defineSampler({
       marginal: solver.marginal,
       plan({ steps = 20, timesteps, start, mu }) {
         const { sigmas, times } = levels(timesteps?.length ?? steps, timesteps, mu);
-        checkTimesteps(name, solver.trained.length, times);
+        checkCount(name, solver.trained.length, times.length);
+        if (timesteps) checkTimesteps(name, solver.trained.length, times);
         const final = config.finalSigmasType === 'zero' ? 0 : solver.trained[0];
         const ratios = Float32Array.from([...sigmas, final]);
         const points = Array.from(ratios, solver.level);

@@ -1,41 +1,24 @@
 import { z } from 'zod';
-import { linspaceFloat32, noiseSchedule } from '../diffusion/index.js';
-import {
-  extendedNumber,
-  finalSigmaField,
-  predictionField,
-  predictionTypeOf,
-  scheduleFields,
-  sigmaSpacingFields,
-  spacingFields,
-  zeroSnrField,
-} from './config.js';
+import { linspaceFloat32 } from '../diffusion/index.js';
+import { extendedNumber, finalSigmaField, sigmaSpacingFields, zeroSnrField } from './config.js';
+import { explodingFields, explodingSolver, type Levels } from './exploding.js';
 import { noise, prediction, sum, x, x0 } from './linear.js';
 import { explodingX0, preservedAtRatio } from './marginal.js';
 import { makePlan, type SamplerCall } from './plan.js';
 import { defineSampler, startField, stepsField } from './sampler.js';
-import {
-  checkSigmaSpacing,
-  interpolate,
-  logOf,
-  respacedSigmas,
-  sigmasOf,
-  sigmaToTimestep,
-  withFiniteSigmas,
-} from './sigmas.js';
-import { checkTimesteps, spacedTimesteps } from './spacing.js';
+import { respacedSigmas, sigmaToTimestep } from './sigmas.js';
+
+const name = 'EulerDiscreteScheduler';
 
 /** Euler's method in sigma, with optional churn: Karras et al. 2022, algorithm 2. Follows EulerDiscreteScheduler. */
 export const euler = defineSampler({
-  className: 'EulerDiscreteScheduler',
+  className: name,
   config: {
-    ...scheduleFields,
-    predictionType: predictionField('epsilon', 'sample', 'v_prediction'),
+    ...explodingFields,
     interpolationType: z.enum(['linear', 'log_linear']).default('linear'),
     ...sigmaSpacingFields,
     sigmaMin: z.number().positive().nullable().default(null),
     sigmaMax: z.number().positive().nullable().default(null),
-    ...spacingFields('linspace'),
     timestepType: z.enum(['discrete', 'continuous']).default('discrete'),
     ...zeroSnrField,
     finalSigmasType: finalSigmaField,
@@ -53,38 +36,34 @@ export const euler = defineSampler({
   },
 
   create(config) {
-    checkSigmaSpacing('EulerDiscreteScheduler', config);
-    const predictionType = predictionTypeOf(config.predictionType);
-    const trained = sigmasOf(withFiniteSigmas(noiseSchedule(config).alphasCumprod));
-    const logSigmas = logOf(trained);
+    const solver = explodingSolver(name, config);
+    const { predictionType, trained, logSigmas } = solver;
     const continuous = config.timestepType === 'continuous' && predictionType === 'v';
 
-    /** The noise levels of a run, the final one included, and the timesteps of all but that. */
-    const levels = (steps: number, timesteps?: readonly number[]): { sigmas: Float32Array; times: number[] } => {
-      const times = timesteps?.map(Math.fround) ?? spacedTimesteps(config, steps, false);
-      checkTimesteps('EulerDiscreteScheduler', trained.length, times);
-      const even =
-        config.interpolationType === 'linear'
-          ? times.map((t) => interpolate(trained, t))
-          : Array.from(linspaceFloat32(logSigmas[logSigmas.length - 1], logSigmas[0], steps + 1).map(Math.exp));
-      const max = config.sigmaMax ?? even[0];
-      const min = config.sigmaMin ?? even[even.length - 1];
+    /** Noise levels without the final one, and timesteps. */
+    const levels = (steps: number, timesteps?: readonly number[]): Levels => {
+      const even = solver.levels(steps, timesteps);
+      if (config.interpolationType === 'linear' && config.sigmaMin === null && config.sigmaMax === null) return even;
+      const [first, last] = [logSigmas[0], logSigmas[logSigmas.length - 1]];
+      const logLinear = Array.from(linspaceFloat32(last, first, steps + 1).map(Math.exp));
+      const sigmas = config.interpolationType === 'linear' ? even.sigmas : logLinear;
+      const [max, min] = [config.sigmaMax ?? sigmas[0], config.sigmaMin ?? sigmas[sigmas.length - 1]];
       const respaced = respacedSigmas(config, max, min, steps);
-      const final = config.finalSigmasType === 'zero' ? 0 : trained[0];
-      return {
-        sigmas: Float32Array.from([...(respaced ?? even), final]),
-        times: respaced ? Array.from(respaced, (sigma) => sigmaToTimestep(sigma, logSigmas)) : times,
-      };
+      return respaced ? withTimes(Array.from(respaced)) : { sigmas, times: even.times };
     };
+    const withTimes = (sigmas: readonly number[]): Levels => ({
+      sigmas,
+      times: sigmas.map((sigma) => sigmaToTimestep(sigma, logSigmas)),
+    });
 
     return {
       predictionType,
-      marginal: (t) => ({ alpha: 1, sigma: continuous ? Math.exp(4 * t) : interpolate(trained, t) }),
+      marginal: (t) => (continuous ? { alpha: 1, sigma: Math.exp(4 * t) } : solver.marginal(t)),
       plan({ steps, timesteps, sigmas: given, start, sChurn, sTmin, sTmax, sNoise }) {
-        const { sigmas, times } = given
-          ? { sigmas: Float32Array.from(given), times: given.slice(0, -1).map((s) => sigmaToTimestep(s, logSigmas)) }
-          : levels(timesteps?.length ?? steps ?? 50, timesteps);
-        const maxSigma = sigmas.reduce((a, b) => Math.max(a, b));
+        const final = given ? given[given.length - 1] : config.finalSigmasType === 'zero' ? 0 : trained[0];
+        const run = given ? withTimes(given.slice(0, -1)) : levels(timesteps?.length ?? steps ?? 50, timesteps);
+        const sigmas = Float32Array.from([...run.sigmas, final]);
+        const times = continuous ? Array.from(sigmas.subarray(0, -1), (sigma) => 0.25 * Math.log(sigma)) : run.times;
 
         const calls = times.map((t, i): SamplerCall => {
           const sigma = sigmas[i];
@@ -94,7 +73,7 @@ export const euler = defineSampler({
           const xHat = sum([1, x], [sNoise * Math.sqrt(sigmaHat ** 2 - sigma ** 2), noise]);
           const derivative = sum([1 / sigmaHat, xHat], [-1 / sigmaHat, x0]);
           return {
-            timestep: Math.fround(continuous ? 0.25 * Math.log(sigma) : t),
+            timestep: Math.fround(t),
             inputScale: preservedAtRatio(sigma).alpha,
             alpha: 1,
             sigma,
@@ -105,8 +84,7 @@ export const euler = defineSampler({
             next: { x: sum([1, xHat], [sigmas[i + 1] - sigmaHat, derivative]) },
           };
         });
-        const initialScale = config.timestepSpacing === 'leading' ? Math.sqrt(maxSigma ** 2 + 1) : maxSigma;
-        return makePlan({ name: 'EulerDiscreteScheduler', calls, initialScale, sigmas, start });
+        return makePlan({ name, calls, initialScale: solver.initialScale(sigmas), sigmas, start });
       },
     };
   },

@@ -2,8 +2,12 @@ export { ddim } from './ddim.js';
 export { ddpm } from './ddpm.js';
 export { dpmSolverMultistep } from './dpmSolverMultistep.js';
 export { euler } from './euler.js';
+export { eulerAncestral } from './eulerAncestral.js';
 export { flowMatchEuler } from './flowMatchEuler.js';
+export { heun } from './heun.js';
+export { kdpm2, kdpm2Ancestral } from './kdpm2.js';
 export type { Linear } from './linear.js';
+export { lms } from './lms.js';
 export type { Marginal } from './marginal.js';
 export {
   type Clipping,
@@ -15,6 +19,7 @@ export {
   type Term,
   usesNoise,
 } from './plan.js';
+export { pndm } from './pndm.js';
 export { samplerFromConfig, samplers } from './registry.js';
 export type { PlanOptions, Sampler, SamplerFactory } from './sampler.js';
 export { applyStep, coefficientsOf, initialState, type StepInputs, type StepResult, scaleInput } from './step.js';

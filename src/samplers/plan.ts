@@ -103,10 +103,8 @@ function checkFinite(name: string, k: number, call: SamplerCall): void {
     typeof form === 'number' ? [form] : Object.values(form),
   );
   if (numbers.every(Number.isFinite)) return;
-  throw new RangeError(
-    `${name}: call ${k} (timestep ${call.timestep}) has a coefficient that is not finite; ` +
-      'with zero terminal SNR the first step needs a v or x0 prediction',
-  );
+  const why = call.alpha === 0 ? '; at zero terminal SNR the first step needs a v or x0 prediction' : '';
+  throw new RangeError(`${name}: call ${k} (timestep ${call.timestep}) has a coefficient that is not finite${why}`);
 }
 
 /** Whether call k adds fresh noise, so that none need be drawn where it does not. */

@@ -3,7 +3,12 @@ import { ddim } from './ddim.js';
 import { ddpm } from './ddpm.js';
 import { dpmSolverMultistep } from './dpmSolverMultistep.js';
 import { euler } from './euler.js';
+import { eulerAncestral } from './eulerAncestral.js';
 import { flowMatchEuler } from './flowMatchEuler.js';
+import { heun } from './heun.js';
+import { kdpm2, kdpm2Ancestral } from './kdpm2.js';
+import { lms } from './lms.js';
+import { pndm } from './pndm.js';
 import type { PlanOptions, Sampler } from './sampler.js';
 
 interface AnyFactory {
@@ -13,7 +18,19 @@ interface AnyFactory {
 }
 
 /** Every sampler by the diffusers class whose scheduler_config.json it reads and writes. */
-export const samplers: readonly AnyFactory[] = [ddpm, ddim, euler, dpmSolverMultistep, flowMatchEuler] as AnyFactory[];
+export const samplers: readonly AnyFactory[] = [
+  ddpm,
+  ddim,
+  pndm,
+  euler,
+  eulerAncestral,
+  heun,
+  lms,
+  kdpm2,
+  kdpm2Ancestral,
+  dpmSolverMultistep,
+  flowMatchEuler,
+] as AnyFactory[];
 
 const allKeys = new Set(samplers.flatMap((sampler) => sampler.configKeys));
 

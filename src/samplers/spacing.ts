@@ -49,10 +49,14 @@ export function multistepTimesteps(config: SpacingConfig, steps: number, last = 
 
 const ascending = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
-/** @throws RangeError unless there are as many steps as timesteps at most, or descending timesteps inside 0..T-1. */
+/** @throws RangeError when there are more steps than timesteps were trained. */
+export function checkCount(name: string, total: number, steps: number): void {
+  if (steps > total) throw new RangeError(`${name}: ${steps} steps, but the model knows only ${total} timesteps`);
+}
+
+/** @throws RangeError for more timesteps than were trained, or one outside 0..T-1. */
 export function checkTimesteps(name: string, total: number, timesteps: readonly number[]): void {
-  if (timesteps.length > total)
-    throw new RangeError(`${name}: ${timesteps.length} steps, but the model knows only ${total} timesteps`);
+  checkCount(name, total, timesteps.length);
   const outside = timesteps.find((t) => !(t >= 0 && t < total));
   if (outside !== undefined) throw new RangeError(`${name}: timestep ${outside} out of range 0..${total - 1}`);
 }

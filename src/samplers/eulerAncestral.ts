@@ -1,0 +1,46 @@
+import { zeroSnrField } from './config.js';
+import { explodingFields, explodingSolver } from './exploding.js';
+import { noise, sum, x, x0 } from './linear.js';
+import { explodingX0, preservedAtRatio } from './marginal.js';
+import { makePlan, type SamplerCall } from './plan.js';
+import { defineSampler, startField, stepsField } from './sampler.js';
+
+const name = 'EulerAncestralDiscreteScheduler';
+
+/** How much of a step from sigma to next is noise put back, and how far down the step goes before that. */
+export function ancestral(sigma: number, next: number): { up: number; down: number } {
+  const up = Math.sqrt((next ** 2 * (sigma ** 2 - next ** 2)) / sigma ** 2);
+  return { up, down: Math.sqrt(next ** 2 - up ** 2) };
+}
+
+/** Euler's method with ancestral noise, as k-diffusion's. Follows diffusers' EulerAncestralDiscreteScheduler. */
+export const eulerAncestral = defineSampler({
+  className: name,
+  config: { ...explodingFields, ...zeroSnrField },
+  options: { steps: stepsField.default(50), start: startField },
+
+  create(config) {
+    const solver = explodingSolver(name, config);
+    return {
+      ...solver,
+      plan({ steps, start }) {
+        const levels = solver.levels(steps);
+        const sigmas = Float32Array.from([...levels.sigmas, 0]);
+        const calls = levels.times.map((timestep, i): SamplerCall => {
+          const sigma = sigmas[i];
+          const { up, down } = ancestral(sigma, sigmas[i + 1]);
+          const derivative = sum([1 / sigma, x], [-1 / sigma, x0]);
+          return {
+            timestep,
+            inputScale: preservedAtRatio(sigma).alpha,
+            alpha: 1,
+            sigma,
+            x0: explodingX0(solver.predictionType, sigma),
+            next: { x: sum([1, x], [down - sigma, derivative], [up, noise]) },
+          };
+        });
+        return makePlan({ name, calls, initialScale: solver.initialScale(sigmas), sigmas, start });
+      },
+    };
+  },
+});
