@@ -15,6 +15,7 @@ import type { Generator } from '../random/index.js';
 import type { Tensor } from '../tensor/index.js';
 import { modelConfig, positive } from './config.js';
 import type { Denoiser } from './denoiser.js';
+import { defaultGroups, SkipDownBlock, SkipUpBlock } from './skipBlocks.js';
 import { DownBlock, MidBlock, type ResnetSettings, UpBlock } from './unetBlocks.js';
 
 const resampling = z.enum(['conv', 'resnet']).default('conv');
@@ -35,19 +36,21 @@ export const unet2dConfig = modelConfig({
   freqShift: z.number().default(0),
   flipSinToCos: z.boolean().default(true),
   /** From the full resolution down; each stage but the last halves the image. */
-  downBlockTypes: blockTypes('DownBlock2D', 'ResnetDownsampleBlock2D', 'AttnDownBlock2D').default([
+  downBlockTypes: blockTypes(
     'DownBlock2D',
+    'ResnetDownsampleBlock2D',
     'AttnDownBlock2D',
-    'AttnDownBlock2D',
-    'AttnDownBlock2D',
-  ]),
+    'SkipDownBlock2D',
+    'AttnSkipDownBlock2D',
+  ).default(['DownBlock2D', 'AttnDownBlock2D', 'AttnDownBlock2D', 'AttnDownBlock2D']),
   midBlockType: z.literal('UNetMidBlock2D').nullable().default('UNetMidBlock2D'),
-  upBlockTypes: blockTypes('UpBlock2D', 'ResnetUpsampleBlock2D', 'AttnUpBlock2D').default([
-    'AttnUpBlock2D',
-    'AttnUpBlock2D',
-    'AttnUpBlock2D',
+  upBlockTypes: blockTypes(
     'UpBlock2D',
-  ]),
+    'ResnetUpsampleBlock2D',
+    'AttnUpBlock2D',
+    'SkipUpBlock2D',
+    'AttnSkipUpBlock2D',
+  ).default(['AttnUpBlock2D', 'AttnUpBlock2D', 'AttnUpBlock2D', 'UpBlock2D']),
   blockOutChannels: z.array(positive).min(1).default([224, 448, 672, 896]),
   layersPerBlock: positive.default(2),
   midBlockScaleFactor: z.number().positive().default(1),
@@ -59,7 +62,8 @@ export const unet2dConfig = modelConfig({
   actFn: z.enum(['silu', 'swish', 'mish', 'gelu', 'relu']).default('silu'),
   /** Width of a head; null for one head. */
   attentionHeadDim: positive.nullable().default(8),
-  normNumGroups: positive.default(32),
+  /** null (a quarter of the channels, at most 32) only where all blocks are Skip ones, which choose that way anyhow. */
+  normNumGroups: positive.nullable().default(32),
   /** Of the middle's attention; by default `normNumGroups`, or no norm at all when the time scales and shifts. */
   attnNormNumGroups: positive.nullish(),
   normEps: z.number().positive().default(1e-5),
@@ -108,9 +112,9 @@ export class UNet2D extends Module implements Denoiser {
   readonly timeProj: Timesteps | GaussianFourierProjection | Embedding;
   readonly timeEmbedding: TimestepEmbedding;
   readonly classEmbedding?: Embedding | TimestepEmbedding;
-  readonly downBlocks: readonly DownBlock[];
+  readonly downBlocks: readonly (DownBlock | SkipDownBlock)[];
   readonly midBlock?: MidBlock;
-  readonly upBlocks: readonly UpBlock[];
+  readonly upBlocks: readonly (UpBlock | SkipUpBlock)[];
   readonly convNormOut: GroupNorm;
   readonly convOut: Conv2d;
   readonly config: UNet2DConfig;
@@ -123,12 +127,8 @@ export class UNet2D extends Module implements Denoiser {
     super();
     const config = parseFields(UNet2D.className, unet2dConfig, options);
     this.config = config;
-    const { blockOutChannels: channels, layersPerBlock: layers, normNumGroups: groups, normEps: eps } = config;
-    const { downBlockTypes, upBlockTypes } = config;
-    if (downBlockTypes.length !== channels.length || upBlockTypes.length !== channels.length)
-      throw new RangeError(
-        `UNet2D: ${channels.length} blockOutChannels, ${downBlockTypes.length} downBlockTypes and ${upBlockTypes.length} upBlockTypes, expected as many of each`,
-      );
+    checkStages(config);
+    const { blockOutChannels: channels, layersPerBlock: layers, normEps: eps } = config;
     const [first, lowest] = [channels[0], channels.length - 1];
     this.convIn = new Conv2d(config.inChannels, first, 3, { padding: 1 }, rng);
     const timeEmbedDim = config.timeEmbeddingDim ?? 4 * first;
@@ -142,12 +142,13 @@ export class UNet2D extends Module implements Denoiser {
 
     const resnet: ResnetSettings = {
       tembChannels: timeEmbedDim,
-      groups,
+      groups: config.normNumGroups ?? undefined,
       eps,
       dropout: config.dropout,
       nonLinearity: config.actFn,
       timeEmbeddingNorm: config.resnetTimeScaleShift,
     };
+    const imageResnet = { ...resnet, outputScaleFactor: Math.SQRT2 };
     const attention = (normNumGroups?: number, rescaleOutputFactor?: number) => (width: number) => {
       const dimHead = config.attentionHeadDim ?? width;
       const heads = Math.floor(width / dimHead);
@@ -155,33 +156,52 @@ export class UNet2D extends Module implements Denoiser {
       const settings = { queryDim: width, heads, dimHead, bias: true, eps, residualConnection: true };
       return new Attention({ ...settings, normNumGroups, rescaleOutputFactor }, rng);
     };
+    /** What a stage's name says. */
+    const stage = (type: string, resampleType: 'conv' | 'resnet') => ({
+      seesImage: type.includes('Skip'),
+      mixer: type.startsWith('AttnSkip')
+        ? attention(32, Math.SQRT2)
+        : type.startsWith('Attn')
+          ? attention(resnet.groups)
+          : undefined,
+      ending: type.startsWith('Resnet') ? 'resnet' : type.startsWith('Attn') ? resampleType : ('conv' as const),
+    });
 
     const skips = [first];
-    this.downBlocks = downBlockTypes.map((type, i) => {
-      const [inChannels, outChannels] = [channels[Math.max(0, i - 1)], channels[i]];
-      const mixer = type === 'AttnDownBlock2D' ? attention(groups) : undefined;
-      const ending = { DownBlock2D: 'conv', ResnetDownsampleBlock2D: 'resnet', AttnDownBlock2D: config.downsampleType };
-      const downsample = i < lowest ? (ending[type] as 'conv' | 'resnet') : undefined;
-      skips.push(...Array.from({ length: downsample ? layers + 1 : layers }, () => outChannels));
+    this.downBlocks = config.downBlockTypes.map((type, i) => {
+      const { seesImage, mixer, ending } = stage(type, config.downsampleType);
+      const resample = i < lowest;
+      const shape = { inChannels: channels[Math.max(0, i - 1)], outChannels: channels[i], layers };
+      skips.push(...Array.from({ length: resample ? layers + 1 : layers }, () => channels[i]));
+      if (seesImage) return new SkipDownBlock({ ...shape, resnet: imageResnet, mixer, resample }, rng);
       const { downsamplePadding } = config;
-      return new DownBlock({ inChannels, outChannels, layers, resnet, mixer, downsample, downsamplePadding }, rng);
+      return new DownBlock(
+        { ...shape, resnet, mixer, downsample: resample ? ending : undefined, downsamplePadding },
+        rng,
+      );
     });
 
     if (config.midBlockType) {
+      const groups = config.normNumGroups ?? defaultGroups(channels[lowest]);
       const outputScaleFactor = config.midBlockScaleFactor;
       const norm = config.attnNormNumGroups ?? (config.resnetTimeScaleShift === 'default' ? groups : undefined);
       const mixer = config.addAttention ? attention(norm, outputScaleFactor) : undefined;
-      this.midBlock = new MidBlock(channels[lowest], { ...resnet, outputScaleFactor }, mixer, rng);
+      this.midBlock = new MidBlock(channels[lowest], { ...resnet, groups, outputScaleFactor }, mixer, rng);
     }
 
-    this.upBlocks = upBlockTypes.map((type, i) => {
-      const [inChannels, outChannels] = [channels[Math.min(lowest, lowest - i + 1)], channels[lowest - i]];
-      const mixer = type === 'AttnUpBlock2D' ? attention(groups) : undefined;
-      const ending = { UpBlock2D: 'conv', ResnetUpsampleBlock2D: 'resnet', AttnUpBlock2D: config.upsampleType };
-      const upsample = i < lowest ? (ending[type] as 'conv' | 'resnet') : undefined;
+    this.upBlocks = config.upBlockTypes.map((type, i) => {
+      const { seesImage, mixer, ending } = stage(type, config.upsampleType);
+      const resample = i < lowest;
       const skipChannels = skips.splice(-layers - 1).reverse();
-      return new UpBlock({ inChannels, outChannels, skipChannels, resnet, mixer, upsample }, rng);
+      const shape = {
+        inChannels: channels[Math.min(lowest, lowest - i + 1)],
+        outChannels: channels[lowest - i],
+        skipChannels,
+      };
+      if (seesImage) return new SkipUpBlock({ ...shape, resnet: imageResnet, mixer, resample }, rng);
+      return new UpBlock({ ...shape, resnet, mixer, upsample: resample ? ending : undefined }, rng);
     });
+    const groups = config.normNumGroups ?? defaultGroups(first);
     this.convNormOut = new GroupNorm(groups, first, { eps });
     this.convOut = new Conv2d(first, config.outChannels, 3, { padding: 1 }, rng);
   }
@@ -214,16 +234,23 @@ export class UNet2D extends Module implements Denoiser {
    */
   forward(x: Tensor, timestep: Tensor, classLabels?: Tensor): Tensor {
     const temb = this.condition(timestep, classLabels);
-    let y = this.convIn.forward(this.config.centerInputSample ? x.mul(2).sub(1) : x);
+    const image = this.config.centerInputSample ? x.mul(2).sub(1) : x;
+    let y = this.convIn.forward(image);
     const skips = [y];
+    let pyramid = image;
     for (const block of this.downBlocks) {
-      const down = block.forward(y, temb);
+      const down =
+        block instanceof SkipDownBlock ? block.forward(y, temb, pyramid) : { ...block.forward(y, temb), pyramid };
       skips.push(...down.skips);
-      y = down.x;
+      ({ x: y, pyramid } = down);
     }
     y = this.midBlock?.forward(y, temb) ?? y;
-    for (const block of this.upBlocks) y = block.forward(y, skips, temb);
-    const out = this.convOut.forward(activate('silu', this.convNormOut.forward(y)));
+    let painted: Tensor | undefined;
+    for (const block of this.upBlocks)
+      if (block instanceof SkipUpBlock) ({ x: y, pyramid: painted } = block.forward(y, skips, temb, painted));
+      else y = block.forward(y, skips, temb);
+    const last = this.convOut.forward(activate('silu', this.convNormOut.forward(y)));
+    const out = painted ? last.add(painted) : last;
     return this.config.timeEmbeddingType === 'fourier' ? out.div(timestep.cast('float32').reshape([-1, 1, 1, 1])) : out;
   }
 
@@ -240,6 +267,16 @@ export class UNet2D extends Module implements Denoiser {
     const labels = this.classEmbedding instanceof Embedding ? classLabels : project(classLabels);
     return time.add(this.classEmbedding.forward(labels));
   }
+}
+
+function checkStages({ blockOutChannels, downBlockTypes, upBlockTypes, normNumGroups }: UNet2DConfig): void {
+  const counts = [blockOutChannels, downBlockTypes, upBlockTypes].map((list) => list.length);
+  if (new Set(counts).size > 1)
+    throw new RangeError(
+      `UNet2D: ${counts[0]} blockOutChannels, ${counts[1]} downBlockTypes and ${counts[2]} upBlockTypes, expected as many of each`,
+    );
+  const plain = [...downBlockTypes, ...upBlockTypes].find((type) => !type.includes('Skip'));
+  if (normNumGroups === null && plain) throw new RangeError(`UNet2D: ${plain} needs normNumGroups`);
 }
 
 /** What turns timesteps into vectors, and their width. */

@@ -14,6 +14,7 @@ export * from './convTranspose2d.js';
 export * from './dropout.js';
 export * from './embedding.js';
 export * from './feedForward.js';
+export * from './fir.js';
 export * from './gaussianFourier.js';
 export * from './groupNorm.js';
 export * from './instanceNorm.js';

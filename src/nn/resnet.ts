@@ -4,6 +4,7 @@ import { type ActivationName, activate } from './activations.js';
 import { modulateChannels } from './adaGroupNorm.js';
 import { Conv2d } from './conv2d.js';
 import { Dropout } from './dropout.js';
+import { firDownsample2d, firUpsample2d } from './fir.js';
 import { GroupNorm } from './groupNorm.js';
 import { Linear } from './linear.js';
 import { Module } from './module.js';
@@ -38,6 +39,8 @@ export interface ResnetBlock2DConfig {
   readonly up?: boolean;
   /** Halve it. */
   readonly down?: boolean;
+  /** Double or halve it by a smoothing filter, not by repeating or averaging pixels. */
+  readonly kernel?: 'fir';
 }
 
 /** Residual block of diffusion UNets: norm, activation and convolution twice, with the timestep in between. */
@@ -49,7 +52,7 @@ export class ResnetBlock2D extends Module {
   readonly dropout: Dropout;
   readonly conv2: Conv2d;
   readonly convShortcut?: Conv2d;
-  private readonly resample?: Upsample2D | Downsample2D;
+  private readonly resample?: { forward(x: Tensor): Tensor };
 
   /** @throws RangeError for an unknown timeEmbeddingNorm. */
   constructor(
@@ -69,8 +72,10 @@ export class ResnetBlock2D extends Module {
     this.norm2 = new GroupNorm(groupsOut, outChannels, { eps });
     this.dropout = new Dropout(config.dropout ?? 0);
     this.conv2 = new Conv2d(outChannels, finalChannels, 3, { padding: 1 }, rng);
-    if (config.up) this.resample = new Upsample2D({ channels: inChannels }, rng);
-    else if (config.down) this.resample = new Downsample2D({ channels: inChannels }, rng);
+    const fir = config.kernel === 'fir';
+    if (config.up) this.resample = fir ? { forward: firUpsample2d } : new Upsample2D({ channels: inChannels }, rng);
+    else if (config.down)
+      this.resample = fir ? { forward: firDownsample2d } : new Downsample2D({ channels: inChannels }, rng);
     if (config.useInShortcut ?? inChannels !== finalChannels)
       this.convShortcut = new Conv2d(inChannels, finalChannels, 1, { bias: config.convShortcutBias }, rng);
   }
