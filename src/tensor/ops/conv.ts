@@ -1,7 +1,11 @@
+import { ndarray } from '../../array/index.js';
 import { apply, type Op } from '../op.js';
+import { range } from '../shape.js';
 import type { Tensor } from '../tensor.js';
+import { gather } from './indexing.js';
+import { constant } from './leaves.js';
 import { matmul } from './linear.js';
-import { flip, pad, slice, stack } from './shape.js';
+import { pad, slice, stack } from './shape.js';
 
 export interface ConvOptions {
   stride?: number | readonly [number, number];
@@ -100,11 +104,13 @@ function inputGradient(g: Tensor, w: Tensor, shape: readonly number[], attrs: Co
     return apply(transposedOp, [g, w], { ...attrs, size: [shape[2], shape[3]] as const });
   // With stride 1 it is an ordinary convolution with the kernel turned by 180 degrees and its channels swapped.
   const o = w.shape[0] / groups;
-  const swapped = w
-    .reshape([groups, o, cg, kh, kw])
-    .transpose([0, 2, 1, 3, 4])
-    .reshape([groups * cg, o, kh, kw]);
-  const turned = kh * kw === 1 ? swapped : flip(flip(swapped, 2), 3);
+  const taps = constant(ndarray(range(kh * kw).reverse(), [kh * kw], 'int64'));
+  const turned = gather(w.reshape([groups, o, cg, kh * kw]).transpose([0, 2, 1, 3]), taps, 3).reshape([
+    groups * cg,
+    o,
+    kh,
+    kw,
+  ]);
   return apply(convOp, [g, turned], { stride, pads: far as unknown as ConvAttrs['pads'], dilation, groups });
 }
 
@@ -126,7 +132,12 @@ function weightGradient(
       const [top, left] = [i * dilation[0], j * dilation[1]];
       const band = slice(padded, 2, top, top + (oh - 1) * stride[0] + 1, stride[0]);
       const tap = slice(band, 3, left, left + (ow - 1) * stride[1] + 1, stride[1]).reshape([groups, cg, length]);
-      taps.push(matmul(rows, tap, { transB: true }));
+      // One group is a plain matrix product, which can add to a sum in passing.
+      taps.push(
+        groups === 1
+          ? matmul(rows.squeeze(0), tap.squeeze(0), { transB: true }).unsqueeze(0)
+          : matmul(rows, tap, { transB: true }),
+      );
     }
   return stack(taps, 3).reshape(shape);
 }
