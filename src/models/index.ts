@@ -1,3 +1,4 @@
+export * from './classifier.js';
 export { configFromJson, configToJson, modelConfig } from './config.js';
 export type * from './denoiser.js';
 export * from './dit.js';

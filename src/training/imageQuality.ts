@@ -20,7 +20,11 @@ export interface ImageQuality {
  * @param reference features of real pictures [m, d], m at least the number of pictures: FID uses all, the rest as many.
  * @param labels the class of each picture.
  */
-export function imageQuality(reference: NdArray<'float32'>, pictures: Classified, labels: readonly number[]): ImageQuality {
+export function imageQuality(
+  reference: NdArray<'float32'>,
+  pictures: Classified,
+  labels: readonly number[],
+): ImageQuality {
   const { features, classes } = pictures;
   const [n, width] = features.shape;
   if (labels.length !== n) throw new RangeError(`imageQuality: ${labels.length} labels for ${n} pictures`);

@@ -1,1 +1,2 @@
+export * from './classifierFolder.js';
 export * from './modelFolder.js';

@@ -1,0 +1,110 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { packageRoot } from '../package.js';
+import type { JobSpec } from './jobs.js';
+
+interface Ready {
+  readonly ready: true;
+  readonly parameters: number;
+  readonly create_ms?: number;
+  readonly torch?: string;
+}
+
+interface Round {
+  readonly times_ms: readonly number[];
+  readonly peak_rss_kb: number;
+}
+
+/** A process that does rounds of steps when it is told to, and is idle in between. */
+export class Participant {
+  readonly times: number[] = [];
+  peakRssKb = 0;
+
+  private constructor(
+    private readonly child: ChildProcess,
+    private readonly lines: AsyncIterator<string>,
+    private readonly errors: () => string,
+    readonly ready: Ready,
+  ) {}
+
+  /** Starts one and waits until its job is set up. @throws Error with the end of what it wrote to stderr. */
+  static async start(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Participant> {
+    const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ['pipe', 'pipe', 'pipe'] });
+    let errors = '';
+    child.on('error', (error) => {
+      errors += error.message;
+    });
+    child.stderr.on('data', (text) => {
+      errors += text;
+    });
+    const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+    const said = () => errors.trim().split('\n').slice(-3).join(' ') || 'it ended without a word';
+    try {
+      return new Participant(child, lines, said, await nextLine<Ready>(lines, said));
+    } catch (error) {
+      child.kill();
+      throw error;
+    }
+  }
+
+  /** One round, remembered in `times` unless it only warms up. */
+  async round(steps: number, { warmup = false } = {}): Promise<readonly number[]> {
+    this.child.stdin!.write(`round ${steps}\n`);
+    const { times_ms: times, peak_rss_kb: peak } = await nextLine<Round>(this.lines, this.errors);
+    if (!warmup) this.times.push(...times);
+    this.peakRssKb = peak;
+    return times;
+  }
+
+  stop(): void {
+    this.child.kill();
+  }
+}
+
+async function nextLine<T>(lines: AsyncIterator<string>, errors: () => string): Promise<T> {
+  const { value, done } = await lines.next();
+  if (done) {
+    await new Promise(setImmediate); // its last words may still be on their way
+    throw new Error(`bench: a process failed: ${errors()}`);
+  }
+  return JSON.parse(value as string) as T;
+}
+
+export const startOurs = (spec: JobSpec): Promise<Participant> =>
+  Participant.start(process.execPath, [fileURLToPath(new URL('./worker.js', import.meta.url)), JSON.stringify(spec)]);
+
+const python = '/usr/bin/python3';
+const peerScript = join(packageRoot, 'bench', 'peers', 'torch_peer.py');
+
+/** Why PyTorch cannot be measured here; undefined when it can. */
+export function torchMissing(): string | undefined {
+  if (!existsSync(peerScript)) return `${peerScript} is missing (it comes with the repository, not with the package)`;
+  const { status } = spawnSync(python, ['-c', 'import torch'], { stdio: 'ignore' });
+  return status === 0
+    ? undefined
+    : `${python} has no torch (Debian: apt-get install python3-torch libopenblas0-pthread)`;
+}
+
+/** PyTorch with the same architecture, and its matrix products at their best. */
+export function startTorch({ name, batch, threads, size, width, depth }: JobSpec): Promise<Participant> {
+  const dit = name.startsWith('dit');
+  const config = {
+    ...(size && { size }),
+    ...(width && { [dit ? 'dim' : 'base']: width }),
+    ...(depth && { [dit ? 'depth' : 'layers']: depth }),
+  };
+  const flags = { '--batch': batch, '--threads': threads, '--config': JSON.stringify(config), '--layout': 'diffusers' };
+  const args = Object.entries(flags).flatMap(([flag, value]) => [flag, String(value)]);
+  return Participant.start(python, [peerScript, name, ...args], hasAvx512() ? { OPENBLAS_CORETYPE: 'COOPERLAKE' } : {});
+}
+
+function hasAvx512(): boolean {
+  try {
+    return readFileSync('/proc/cpuinfo', 'utf8').includes('avx512f');
+  } catch {
+    return false;
+  }
+}

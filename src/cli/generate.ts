@@ -1,0 +1,89 @@
+import { type NdArray, ndarray } from '../array/index.js';
+import type { Guider } from '../guidance/index.js';
+import type { ClassConditionalPipeline } from '../pipelines/node/index.js';
+import { Generator } from '../random/index.js';
+import type { Sampler } from '../samplers/index.js';
+import type { CompileOptions } from '../tensor/index.js';
+
+export interface GenerateOptions {
+  readonly pipeline: ClassConditionalPipeline;
+  /** The class of each picture. */
+  readonly classes: readonly number[];
+  readonly guidance: Guider;
+  readonly sampler?: Sampler;
+  readonly steps: number;
+  readonly seed: number;
+  /** Pictures made at a time; default 128. */
+  readonly batch?: number;
+  /** Keep what lies between noise and picture. */
+  readonly keepSteps?: boolean;
+  readonly compile?: CompileOptions;
+  readonly signal?: AbortSignal;
+  /** @param done of `total` steps over all batches; `images` are as many as this step worked on. */
+  onStep?(done: number, total: number, images: number): void;
+}
+
+export interface Generated {
+  /** [N, C, H, W] in [-1, 1]. */
+  readonly images: NdArray<'float32'>;
+  /** After each step: the noisy pictures, and the estimate of the final ones; empty unless they were to be kept. */
+  readonly steps: readonly { readonly sample: NdArray<'float32'>; readonly x0: NdArray<'float32'> }[];
+}
+
+/** Samples any number of pictures, batch by batch. */
+export async function generate(options: GenerateOptions): Promise<Generated> {
+  const { pipeline, classes, steps, batch = 128, keepSteps, onStep } = options;
+  const { guidance, sampler, compile, signal } = options;
+  const rng = new Generator(options.seed);
+  const batches = Array.from({ length: Math.ceil(classes.length / batch) }, (_, i) =>
+    classes.slice(i * batch, (i + 1) * batch),
+  );
+  const images: NdArray[] = [];
+  const kept: { sample: NdArray[]; x0: NdArray[] }[] = [];
+  let done = 0;
+  for (const part of batches) {
+    let last: NdArray | undefined;
+    for await (const step of pipeline.sample({
+      ...(sampler && { sampler }),
+      plan: { steps },
+      classes: part,
+      guidance,
+      seed: rng,
+      compile,
+      signal,
+    })) {
+      last = step.sample;
+      if (keepSteps) {
+        kept[step.step - 1] ??= { sample: [], x0: [] };
+        kept[step.step - 1].sample.push(step.sample);
+        kept[step.step - 1].x0.push(step.x0);
+      }
+      onStep?.(++done, step.total * batches.length, part.length);
+    }
+    images.push(last!);
+  }
+  return {
+    images: joined(images),
+    steps: kept.map(({ sample, x0 }) => ({ sample: joined(sample), x0: joined(x0) })),
+  };
+}
+
+/** Arrays one after the other along their first axis. */
+export function joined(parts: readonly NdArray[]): NdArray<'float32'> {
+  const data = new Float32Array(parts.reduce((n, { data }) => n + data.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    data.set(part.data as Float32Array, at);
+    at += part.data.length;
+  }
+  return ndarray(data, [parts.reduce((n, { shape }) => n + shape[0], 0), ...parts[0].shape.slice(1)]);
+}
+
+/** `count` of the numbers 1..total, evenly spread, the last included. */
+export const evenly = (total: number, count: number): number[] => [
+  ...new Set(Array.from({ length: count }, (_, i) => Math.round(((i + 1) * total) / count))),
+];
+
+/** What the classes are called; `class 3` where a folder does not say. */
+export const classLabel = (pipeline: ClassConditionalPipeline, label: number): string =>
+  pipeline.classNames[label] ?? `class ${label}`;

@@ -1,0 +1,30 @@
+import { cfg, unguided } from '../guidance/index.js';
+import { imageGrid } from '../io/index.js';
+import { savePng } from '../io/node/index.js';
+import { denoiserClassOf } from '../models/index.js';
+import { sampleImages } from '../pipelines/index.js';
+import { Generator } from '../random/index.js';
+import { samplerFromConfig } from '../samplers/index.js';
+import { samplerConfigOf } from '../training/index.js';
+import type { TrainingRun } from '../training/node/index.js';
+
+/** A grid of a run in training, from its averaged weights: a row per class (16 at most), 4 pictures each. */
+export async function savePreview(run: TrainingRun, path: string, signal: AbortSignal): Promise<void> {
+  const { model, dataset, config } = run;
+  const [channels, size] = dataset.shape;
+  const format = { channels, size, classes: dataset.classNames.length };
+  const twin = denoiserClassOf(model).create(model.config, format, new Generator(0));
+  twin.loadStateDict(run.session.averagedState());
+  const names = dataset.classNames.slice(0, 16);
+  const images = await sampleImages({
+    model: twin,
+    sampler: samplerFromConfig(samplerConfigOf(config)),
+    plan: { steps: 25 },
+    classes: names.flatMap((_, label) => [label, label, label, label]),
+    guidance: config.conditionDropout > 0 ? cfg(3) : unguided(),
+    seed: config.seed,
+    signal,
+    compile: { device: config.device, threads: config.threads },
+  });
+  await savePng(path, imageGrid(images, 4, { rowLabels: names, scale: size < 64 ? 2 : 1 }));
+}

@@ -1,0 +1,187 @@
+import { type Command, Option } from 'commander';
+import { type NdArray, ndarray } from '../array/index.js';
+import { imageGrid, type Raster } from '../io/index.js';
+import { saveAnimation, savePng, writeSafetensors } from '../io/node/index.js';
+import { ClassConditionalPipeline } from '../pipelines/node/index.js';
+import { addCommand, type Cli } from './command.js';
+import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
+import { classLabel, evenly, type Generated, generate, joined } from './generate.js';
+import { duration, type Output } from './output.js';
+import { shippedCheckpoint } from './package.js';
+import { Progress } from './progress.js';
+import {
+  parseClasses,
+  parseGuidance,
+  type SamplerName,
+  samplerNamed,
+  samplerNameOf,
+  samplerNames,
+  wholeNumber,
+} from './values.js';
+
+interface Options extends Readonly<Record<string, unknown>> {
+  readonly classes: string;
+  readonly perClass: number;
+  readonly guidance: string;
+  readonly sampler?: SamplerName;
+  readonly steps: number;
+  readonly seed: number;
+  readonly out: string;
+  readonly saveTensor?: string;
+  readonly trajectory?: string;
+  readonly animation?: string;
+  readonly device: 'cpu' | 'webgpu' | 'cuda';
+  readonly threads?: number;
+}
+
+export function defineSample(program: Command, cli: Cli): void {
+  addCommand<Options>(
+    program,
+    cli,
+    {
+      name: 'sample',
+      summary: 'make pictures with a run, or with the checkpoint that comes with noisewright',
+      examples: [
+        'sample',
+        'sample runs/a --classes 0,3,7 --per-class 8 --guidance 3 --sampler ddim --steps 30 --out grid.png',
+        'sample --classes "ankle boot,bag" --guidance cfg=4,interval=0.1:0.8 --animation boots.gif',
+        'sample runs/a --trajectory steps.png --save-tensor samples.safetensors',
+      ],
+    },
+    (command) => {
+      command
+        .argument('[run]', "folder of a run, or any class-conditional pipeline in diffusers' layout")
+        .option('--classes <list>', 'numbers or names, parted by commas; or all', 'all')
+        .option('--per-class <n>', 'pictures of each class', wholeNumber('--per-class'), 8)
+        .option(
+          '--guidance <scale>',
+          'classifier-free guidance: 0 is unconditional, 1 plainly conditional, more is stronger; or none, or like cfg=3,interval=0.1:0.8,rescale=0.7',
+          '3',
+        )
+        .addOption(
+          new Option('--sampler <name>', 'default: the one that fits what the model predicts').choices(samplerNames),
+        )
+        .option('--steps <n>', 'steps of the sampler', wholeNumber('--steps'), 30)
+        .option('--seed <n>', 'of the noise', wholeNumber('--seed', 0), 0)
+        .option('--out <file>', 'the labelled grid', 'grid.png')
+        .option(
+          '--save-tensor <file>',
+          'also write the pictures as a .safetensors file: samples [N, C, H, W] in [-1, 1], classes [N]',
+        )
+        .option(
+          '--trajectory <file>',
+          'also show, for one picture of each class, the estimate of the final picture on the way',
+        )
+        .option('--animation <file>', 'also write the denoising as a .gif or .webp')
+        .addOption(
+          new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
+        )
+        .option('--threads <n>', 'threads of one operation; default: one per core', wholeNumber('--threads'));
+    },
+    runSample,
+  );
+}
+
+async function runSample(
+  output: Output,
+  options: Options,
+  [run = shippedCheckpoint]: readonly string[],
+): Promise<ExitCode> {
+  const { perClass, steps, seed, device, threads } = options;
+  const guidance = parseGuidance(options.guidance);
+  if (options.animation && !/\.(gif|webp)$/i.test(options.animation))
+    throw new UsageError(`--animation: expected a .gif or .webp file, got '${options.animation}'`);
+  const pipeline = await ClassConditionalPipeline.fromPretrained(run);
+  const { model } = pipeline;
+  if (model.nullClass === undefined) throw new Error(`${run}: this model takes no classes`);
+  const labels = parseClasses(options.classes, pipeline.classNames, model.nullClass);
+  const sampler = options.sampler ? samplerNamed(options.sampler, pipeline.sampler) : pipeline.sampler;
+
+  const began = performance.now();
+  const progress = new Progress(output, { label: 'sampling', total: steps });
+  const generated = await generate({
+    pipeline,
+    classes: labels.flatMap((label) => repeated(label, perClass)),
+    guidance,
+    sampler,
+    steps,
+    seed,
+    compile: { device, threads },
+    keepSteps: options.trajectory !== undefined || options.animation !== undefined,
+    onStep: (done, total) => progress.update((done / total) * steps),
+  }).finally(() => progress.stop());
+  const seconds = (performance.now() - began) / 1000;
+
+  const settings = {
+    model: run,
+    classes: options.classes,
+    guidance: options.guidance,
+    sampler: sampler.className,
+    steps,
+    seed,
+  };
+  const names = labels.map((label) => classLabel(pipeline, label));
+  const files = await write(generated, { ...options, labels, names, settings: JSON.stringify(settings) });
+  const count = `${labels.length * perClass} pictures in ${duration(seconds)}`;
+  output.line(`${count} (${samplerNameOf(sampler)}, ${steps} steps, guidance ${options.guidance}, seed ${seed})`);
+  for (const [what, path] of Object.entries(files)) output.line(`${`${what}:`.padEnd(11)} ${path}`);
+  output.record({ kind: 'samples', ...settings, sampler: samplerNameOf(sampler), labels, perClass, seconds, files });
+  return exitCodes.ok;
+}
+
+interface Files extends Pick<Options, 'out' | 'saveTensor' | 'trajectory' | 'animation' | 'perClass'> {
+  readonly labels: readonly number[];
+  readonly names: readonly string[];
+  readonly settings: string;
+}
+
+/** Writes what was asked for and says where it is. */
+async function write({ images, steps }: Generated, files: Files): Promise<Record<string, string>> {
+  const { out, saveTensor, trajectory, animation, perClass, labels, names, settings } = files;
+  const layout = { rowLabels: names, scale: images.shape[2] < 64 ? 2 : 1 };
+  const note = { noisewright: settings };
+  const grid = (of: typeof images): Raster => imageGrid(of, perClass, layout);
+  const written: Record<string, string> = { grid: out };
+  await savePng(out, grid(images), note);
+  if (saveTensor) {
+    const classes = ndarray(
+      labels.flatMap((label) => repeated(label, perClass)),
+      undefined,
+      'int64',
+    );
+    await writeSafetensors(saveTensor, { samples: images, classes }, note);
+    written.tensor = saveTensor;
+  }
+  if (trajectory) {
+    const shown = evenly(steps.length, Math.min(10, steps.length));
+    const picture = (row: number, step: number) => nth(steps[step - 1].x0, row * perClass);
+    const pictures = joined(labels.flatMap((_, row) => shown.map((step) => picture(row, step))));
+    const columnLabels = shown.map(String);
+    await savePng(trajectory, imageGrid(pictures, shown.length, { ...layout, columnLabels }), note);
+    written.trajectory = trajectory;
+  }
+  if (animation) {
+    await animate(
+      animation,
+      steps.map(({ sample }) => grid(sample)),
+    );
+    written.animation = animation;
+  }
+  return written;
+}
+
+const repeated = (label: number, count: number): number[] => Array.from({ length: count }, () => label);
+
+/** The n-th picture of a batch, as a batch of one. */
+function nth({ data, shape: [count, ...shape] }: NdArray<'float32'>, n: number): NdArray<'float32'> {
+  const size = data.length / count;
+  return ndarray(data.slice(n * size, (n + 1) * size), [1, ...shape]);
+}
+
+/** The last frame stays for two seconds. */
+export const animate = (path: string, frames: readonly Raster[]): Promise<void> =>
+  saveAnimation(
+    path,
+    frames,
+    frames.map((_, i) => (i === frames.length - 1 ? 2000 : 100)),
+  );

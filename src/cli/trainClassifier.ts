@@ -1,0 +1,88 @@
+import type { Command } from 'commander';
+import { batches, type Dataset } from '../data/index.js';
+import { openDataset } from '../data/node/index.js';
+import { ImageClassifier } from '../models/index.js';
+import { saveClassifier } from '../models/node/index.js';
+import { Generator } from '../random/index.js';
+import { classify, trainClassifier } from '../training/index.js';
+import { addCommand, type Cli } from './command.js';
+import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
+import { interruptible } from './interrupt.js';
+import { duration, type Output, shellWord } from './output.js';
+import { Progress } from './progress.js';
+import { number } from './trainFlags.js';
+import { wholeNumber } from './values.js';
+
+interface Options extends Readonly<Record<string, unknown>> {
+  readonly data: string;
+  readonly epochs: number;
+  readonly batch: number;
+  readonly learningRate: number;
+  readonly size?: number;
+  readonly seed: number;
+  readonly out?: string;
+  readonly threads?: number;
+}
+
+export function defineTrainClassifier(program: Command, cli: Cli): void {
+  addCommand<Options>(
+    program,
+    cli,
+    {
+      name: 'train-classifier',
+      summary: 'train the small classifier whose features eval measures with',
+      examples: [
+        'train-classifier --data fashion-mnist --epochs 4 --out classifier',
+        'eval runs/a --classifier classifier',
+      ],
+    },
+    (command) => {
+      command
+        .option('--data <data>', 'pictures with a train and a test split, as in train', 'fashion-mnist')
+        .option('--epochs <n>', 'times through all pictures', wholeNumber('--epochs'), 4)
+        .option('--batch <n>', 'pictures per batch', wholeNumber('--batch'), 128)
+        .option('--learning-rate <n>', 'highest learning rate', number('--learning-rate'), 3e-3)
+        .option('--size <n>', 'scale and crop pictures to this side length', wholeNumber('--size'))
+        .option('--seed <n>', 'of initial weights and data order', wholeNumber('--seed', 0), 0)
+        .option('--out <dir>', 'folder of the classifier')
+        .option('--threads <n>', 'threads of one operation; default: one per core', wholeNumber('--threads'));
+    },
+    train,
+  );
+}
+
+async function train(output: Output, options: Options): Promise<ExitCode> {
+  const { data, epochs, batch, learningRate, size, seed, out, threads } = options;
+  if (out === undefined) throw new UsageError('--out is missing: the folder of the classifier');
+  const [dataset, test] = [await openDataset(data, { size }), await openDataset(data, { size, split: 'test' })];
+  const numClasses = dataset.classNames.length;
+  const classifier = new ImageClassifier({ inChannels: dataset.shape[0], numClasses }, new Generator(seed));
+  const compile = { threads };
+  const progress = new Progress(output, { label: 'training', total: Math.floor(dataset.length / batch) * epochs });
+  const began = performance.now();
+  await interruptible(async (signal) => {
+    const events = trainClassifier(classifier, dataset, { epochs, batch, learningRate, seed, signal, compile });
+    for await (const event of events) {
+      progress.update(event.step, event);
+      if (event.step % 50 === 0) output.record({ kind: 'step', ...event });
+    }
+  }).finally(() => progress.stop());
+  const seconds = Math.round((performance.now() - began) / 1000);
+
+  const { classes } = await classify(classifier, imagesOf(test), compile);
+  const testAccuracy = classes.filter((label, i) => label === test.label(i)).length / test.length;
+  const sizeFlag = size === undefined ? '' : ` --size ${size}`;
+  const command = `noisewright train-classifier --data ${shellWord(data)} --epochs ${epochs} --batch ${batch} --learning-rate ${learningRate}${sizeFlag} --seed ${seed} --out ${shellWord(out)}`;
+  await saveClassifier(out, classifier, { command, seconds, testAccuracy });
+  output.line(
+    `${(100 * testAccuracy).toFixed(2)}% of ${test.length} test pictures are right, after ${duration(seconds)}`,
+  );
+  output.line(`classifier: ${out}`);
+  output.record({ kind: 'done', out, testAccuracy, seconds });
+  return exitCodes.ok;
+}
+
+async function* imagesOf(dataset: Dataset) {
+  for await (const { images } of batches(dataset, { batch: 250, shuffle: false, dropLast: false, epochs: 1 }))
+    yield images;
+}

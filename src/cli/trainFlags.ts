@@ -1,0 +1,150 @@
+import { type Command, Option } from 'commander';
+import { z } from 'zod';
+import { snakeCase } from '../io/index.js';
+import { denoiserClass, denoiserClasses } from '../models/index.js';
+import { type TrainConfig, trainConfig } from '../training/index.js';
+import { UsageError } from './exitCodes.js';
+
+type Field = Exclude<keyof TrainConfig, 'model' | 'modelConfig'>;
+
+/** What each field of a run's config means, group by group. Types, choices and defaults are read from its schema. */
+const groups: readonly (readonly [heading: string, fields: { readonly [F in Field]?: string }])[] = [
+  [
+    'Data:',
+    {
+      data: 'fashion-mnist, mnist, a folder with one sub-folder of pictures per class, idx:DIR, cifar10:DIR, FILE.npz or FILE.safetensors',
+      size: 'scale and crop pictures to this side length',
+      flip: 'mirror every second picture, chosen anew each epoch',
+      skipCorrupt: 'leave out pictures that cannot be read instead of failing',
+    },
+  ],
+  [
+    'Diffusion:',
+    {
+      predict: 'what the model predicts; flow trains a rectified flow',
+      betaSchedule: 'noise schedule (not for flow)',
+      trainTimesteps: 'number of noise levels (not for flow)',
+      zeroTerminalSnr: 'rescale the schedule so that its last level is pure noise',
+      minSnrGamma: 'min-SNR loss weighting, such as 5',
+      timestepDensity: 'how often each noise level is trained (flow)',
+      flowWeighting: 'how much each noise level counts (flow)',
+      conditionDropout: 'share of pictures trained without their class, for classifier-free guidance',
+    },
+  ],
+  [
+    'Optimisation:',
+    {
+      steps: 'total number of optimiser steps',
+      batch: 'pictures per batch',
+      accumulate: 'batches whose gradients are averaged before a step',
+      seed: 'of initial weights, data order and noise',
+      optimizer: 'update rule',
+      learningRate: 'highest learning rate',
+      lrSchedule: 'how the learning rate changes',
+      warmup: 'steps over which the learning rate rises from 0',
+      weightDecay: 'decoupled decay, spared on biases, norms and embeddings',
+      betas: 'decay rates of the moments of adamw',
+      momentum: 'of sgd',
+      clipNorm: 'scale gradients down to this joint norm',
+      emaDecay: 'decay of the averaged weights that are saved for sampling',
+    },
+  ],
+  [
+    'Run:',
+    {
+      checkpointEvery: 'steps between checkpoints',
+      keep: 'checkpoints to keep',
+      sampleEvery: 'steps between sample grids (in samples/ of the run); 0 for none',
+      logEvery: 'steps between lines of metrics.jsonl',
+      device: 'where the computation runs',
+      threads: 'threads of one operation; default: one per core',
+    },
+  ],
+];
+
+interface FieldSchema {
+  readonly type?: string;
+  readonly enum?: readonly string[];
+  readonly default?: unknown;
+}
+const schemas = z.toJSONSchema(trainConfig, { io: 'input' }).properties as Record<string, FieldSchema>;
+
+export const flagName = (field: string): string => `--${snakeCase(field).replaceAll('_', '-')}`;
+
+/** Every field of {@link TrainConfig} as an option of the command. */
+export function addTrainOptions(command: Command): void {
+  const models = denoiserClasses.map(({ name }) => name);
+  command.addOption(new Option('--model <name>', 'architecture').choices(models).helpGroup('Model:'));
+  for (const [flag, text] of [
+    ['--preset <name>', `size: ${denoiserClasses.map(presetList).join('; ')} (default: xs)`],
+    ['--model-config <json>', `config fields that win over the preset, such as '{"patchSize": 4}'`],
+  ])
+    command.addOption(new Option(flag, text).helpGroup('Model:'));
+  for (const [heading, fields] of groups)
+    for (const [field, text] of Object.entries(fields)) command.addOption(fieldOption(field, text).helpGroup(heading));
+}
+
+const presetList = ({ name, presets }: (typeof denoiserClasses)[number]): string =>
+  `${name}: ${Object.keys(presets).join(', ')}`;
+
+/** Options carry no default of their own: which ones were given must be known, and the schema fills in the rest. */
+function fieldOption(field: string, text: string): Option {
+  const { type, enum: choices, default: standard } = schemas[field];
+  const flag = flagName(field);
+  if (type === 'boolean') return new Option(flag, text);
+  const placeholder = choices ? 'name' : type === 'array' ? 'a,b' : type === 'string' ? 'data' : 'n';
+  const shown = standard === undefined ? '' : ` (default: ${standard})`;
+  const option = new Option(`${flag} <${placeholder}>`, text + shown);
+  if (choices) option.choices(choices);
+  else if (type !== 'string')
+    option.argParser((value) => (type === 'array' ? value.split(',') : [value]).map(number(flag)));
+  return option;
+}
+
+/** A reader of numbers for a flag. @throws UsageError that names the flag. */
+export const number =
+  (flag: string) =>
+  (text: string): number => {
+    const value = text.trim() === '' ? Number.NaN : Number(text);
+    if (!Number.isNaN(value)) return value;
+    throw new UsageError(`${flag}: expected a number, got '${text}'`);
+  };
+
+/** The parsed options that are fields of a run's config, as the user gave them. */
+export function givenTrainFields(options: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const given = Object.entries(options).filter(([key]) => Object.hasOwn(schemas, key) || key === 'preset');
+  return Object.fromEntries(
+    given.map(([key, value]) => [key, Array.isArray(value) && schemas[key]?.type !== 'array' ? value[0] : value]),
+  );
+}
+
+/**
+ * The config of a new run.
+ * @throws UsageError that names the flag, what it expects and what it was given.
+ */
+export function trainConfigOf(options: Readonly<Record<string, unknown>>): TrainConfig {
+  const { preset = 'xs', modelConfig, model, ...fields } = givenTrainFields(options);
+  if (model === undefined) throw new UsageError('--model is missing: dit or unet');
+  if (fields.data === undefined)
+    throw new UsageError('--data is missing: such as fashion-mnist, or a folder of pictures');
+  const { className, name, presets } = denoiserClass(model);
+  const chosen = presets[preset as string];
+  if (!chosen) throw new UsageError(`--preset: ${name} has ${Object.keys(presets).join(', ')}; got '${preset}'`);
+  const config = { ...chosen, ...jsonObject('--model-config', modelConfig as string | undefined) };
+  const result = trainConfig.safeParse({ ...fields, model: className, modelConfig: config });
+  if (result.success) return result.data;
+  const { path, message } = result.error.issues[0];
+  const given = fields[path[0] as string];
+  throw new UsageError(
+    `${flagName(String(path[0]))}: ${message.replace(/^Invalid \w+: |^Too \w+: /, '')}, got ${given}`,
+  );
+}
+
+function jsonObject(flag: string, text: string | undefined): object {
+  if (text === undefined) return {};
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value;
+  } catch {}
+  throw new UsageError(`${flag}: expected a JSON object such as '{"patchSize": 4}', got '${text}'`);
+}

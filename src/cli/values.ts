@@ -1,0 +1,83 @@
+import { cfg, type Guider, unguided } from '../guidance/index.js';
+import { ddim, ddpm, dpmSolverMultistep, euler, flowMatchEuler, type Sampler } from '../samplers/index.js';
+import { UsageError } from './exitCodes.js';
+
+/** A reader of whole numbers from `least` on, for commander. @throws UsageError that names the flag. */
+export const wholeNumber =
+  (flag: string, least = 1) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (text.trim() !== '' && Number.isInteger(value) && value >= least) return value;
+    throw new UsageError(`${flag}: expected a whole number of at least ${least}, got '${text}'`);
+  };
+
+/**
+ * `all`, or numbers and names in any mixture: `0,3,ankle-boot`.
+ * @param names of the classes; empty when they are not known, `count` says how many there are.
+ */
+export function parseClasses(text: string, names: readonly string[], count: number): number[] {
+  const numbers = Array.from({ length: count }, (_, i) => i);
+  if (text === 'all') return numbers;
+  const plain = (name: string) => name.toLowerCase().replaceAll(/[^a-z0-9]/g, '');
+  return text.split(',').map((part) => {
+    const number = /^\s*\d+\s*$/.test(part) ? Number(part) : names.findIndex((name) => plain(name) === plain(part));
+    if (number >= 0 && number < count) return number;
+    const known = names.length > 0 ? ` or names (${names.join(', ')})` : '';
+    throw new UsageError(`--classes: expected all, numbers 0..${count - 1}${known}, got '${part.trim()}'`);
+  });
+}
+
+/** `3`, `cfg=3` or `cfg=3,interval=0.1:0.8,rescale=0.7`; `none` is the plain conditional prediction. */
+export function parseGuidance(text: string): Guider {
+  if (text === 'none') return unguided();
+  const parts = new Map<string, string>();
+  for (const part of (/^[^=]+$/.test(text) ? `cfg=${text}` : text).split(',')) {
+    const [, key, value] = /^\s*([a-z]+)=(.+)$/.exec(part) ?? [];
+    if (!['cfg', 'interval', 'rescale'].includes(key)) throw guidanceError(text);
+    parts.set(key, value);
+  }
+  const read = (value: string): number => {
+    if (value.trim() === '' || Number.isNaN(Number(value))) throw guidanceError(text);
+    return Number(value);
+  };
+  const scale = parts.get('cfg');
+  if (scale === undefined) throw guidanceError(text);
+  const [interval, rescale] = [parts.get('interval')?.split(':').map(read), parts.get('rescale')];
+  if (interval && interval.length !== 2) throw guidanceError(text);
+  try {
+    return cfg(read(scale), {
+      interval: interval && [interval[0], interval[1]],
+      rescale: rescale === undefined ? 0 : read(rescale),
+    });
+  } catch (error) {
+    throw new UsageError(`--guidance: ${(error as Error).message.replace(/^guidance: /, '')}`);
+  }
+}
+
+const guidanceError = (text: string): UsageError =>
+  new UsageError(`--guidance: expected a number, none, or like cfg=3,interval=0.1:0.8,rescale=0.7; got '${text}'`);
+
+const factories = { ddpm, ddim, euler, 'dpmpp-2m': dpmSolverMultistep, 'flow-euler': flowMatchEuler } as const;
+export type SamplerName = keyof typeof factories;
+export const samplerNames = Object.keys(factories) as SamplerName[];
+
+/**
+ * Another sampler over the noise schedule of the one a model came with.
+ * @throws UsageError when it cannot follow what the model predicts.
+ */
+export function samplerNamed(name: SamplerName, own: Sampler): Sampler {
+  const factory = factories[name];
+  if (factory.className === own.className) return own;
+  const flow = own.predictionType === 'flow';
+  if (flow !== (name === 'flow-euler') && !(flow && name === 'dpmpp-2m'))
+    throw new UsageError(
+      `--sampler ${name}: this model predicts ${own.predictionType}; use ${flow ? 'flow-euler or dpmpp-2m' : 'ddim, dpmpp-2m, euler or ddpm'}`,
+    );
+  if (flow) return dpmSolverMultistep({ predictionType: 'flow_prediction', useFlowSigmas: true }) as Sampler;
+  const shared = Object.entries(own.config).filter(([key]) => factory.configKeys.includes(key));
+  return (factory as (config: object) => Sampler)(Object.fromEntries(shared));
+}
+
+/** The short name of a sampler, for people. */
+export const samplerNameOf = (sampler: Sampler): string =>
+  samplerNames.find((name) => factories[name].className === sampler.className) ?? sampler.className;
