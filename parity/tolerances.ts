@@ -91,10 +91,19 @@ const rules: readonly Rule[] = [
     kind: /^(Euler|LMS|Heun|KDPM2)/,
     tensor: /^(prev_samples|pred_original_samples|scaled_inputs|model_outputs)/,
     when: ({ tensors }) => Number(tensors.get('sigmas')?.data[0]) > 1000,
-    tolerance: 5e-4,
+    tolerance: 1e-3,
     reason:
       'x begins at sigma 4096 (zero SNR) or 20291 (cosine), so the stored float32 runs lost 12 to 14 bits to ' +
       'cancellation: euler_zero_snr lies 1.7e-5 from float64',
+  },
+
+  {
+    group: /^A_schedulers$/,
+    kind: /^DEIS/,
+    tensor: /^(prev_samples|model_outputs)/,
+    when: ({ config }) => config.solver_order === 3 || config.use_flow_sigmas === true,
+    tolerance: 1e-4,
+    reason: 'the stored float32 integrals of order 3 cancel, and so do alpha ratios near sigma 1',
   },
 
   // E_training

@@ -80,8 +80,7 @@ function trainingTables(sampler: Sampler): Record<string, Numbers> {
     return { train_sigmas: sigmas, train_timesteps: sigmas.map((sigma) => sigma * config.numTrainTimesteps) };
   }
   const { betas, alphasCumprod } = noiseSchedule(config);
-  const oneStepEach = { steps: config.numTrainTimesteps, ...(sampler.className.startsWith('LMS') && { order: 1 }) };
-  const whole = runsAtOnce.test(sampler.className) ? sampler.plan(oneStepEach) : undefined;
+  const whole = runAtOnce(sampler, config.numTrainTimesteps);
   const continuous = config.timestepType === 'continuous' && sampler.predictionType === 'v';
   const sigmas = descending.map((t) => Math.sqrt(1 / (alphasCumprod[t] || 2 ** -24) - 1));
   return {
@@ -94,7 +93,8 @@ function trainingTables(sampler: Sampler): Record<string, Numbers> {
         : sigmas,
     train_timesteps: continuous
       ? sigmas.map((sigma) => 0.25 * Math.log(sigma))
-      : (whole?.calls.map((call) => call.timestep) ?? descending),
+      : (whole?.calls.map((call) => call.timestep) ??
+        (/Inverse/.test(sampler.className) ? descending.reverse() : descending)),
   };
 }
 
@@ -113,8 +113,14 @@ function sigmaTables(className: string, plan: SamplerPlan): Record<string, Numbe
   };
 }
 
-/** These constructors make a run of T steps. */
-const runsAtOnce = /^(LMS|Heun|KDPM2)/;
+/** The run that some constructors make of all timesteps. */
+function runAtOnce({ className, plan }: Sampler, count: number): SamplerPlan | undefined {
+  if (className.startsWith('EDMEuler')) return plan({ steps: count + 1 });
+  if (/^(Heun|KDPM2|EDM)/.test(className)) return plan({ steps: count });
+  const firstOrder = { steps: count, order: 1 };
+  return className.startsWith('LMS') ? plan(firstOrder) : undefined;
+}
+
 /** These keep their training sigmas in the order of training; the others turn them round. */
 const ascendingSigmas = /^(DPMSolver|UniPC|DEIS)/;
 
@@ -134,7 +140,7 @@ async function noised(reference: ReferenceCase, sampler: Sampler, plan: SamplerP
         t,
       )
     ];
-  const byPlace = ascendingSigmas.test(sampler.className) || runsAtOnce.test(sampler.className);
+  const byPlace = /^(DPMSolver|UniPC|DEIS|KDPM2|EDM)/.test(sampler.className);
   const inTraining = byPlace ? (t: number) => listed(sampler, t) : sampler.marginal;
   const outputs: Record<string, NdArray> = {};
   for (const [suffix, marginalOf] of [
@@ -181,7 +187,7 @@ function placeOf(timesteps: Numbers, t: number): number {
 function listed(sampler: Sampler, t: number): Marginal {
   const { train_sigmas, train_timesteps } = trainingTables(sampler);
   const sigma = train_sigmas[placeOf(train_timesteps, t)];
-  if (runsAtOnce.test(sampler.className)) return { alpha: 1, sigma };
+  if (!ascendingSigmas.test(sampler.className)) return { alpha: 1, sigma };
   const { useFlowSigmas } = sampler.config as { useFlowSigmas?: boolean };
   const alpha = useFlowSigmas ? 1 - sigma : 1 / Math.sqrt(sigma ** 2 + 1);
   return { alpha, sigma: useFlowSigmas ? sigma : sigma * alpha };

@@ -57,6 +57,14 @@ export const sigmaSpacingFields = {
 
 export const finalSigmaField = z.enum(['zero', 'sigma_min']).default('zero');
 
+/** The name of a relative's algorithm falls back to DPM-Solver++, as in diffusers, so that configs can be swapped. */
+export const ownAlgorithm = <A extends string>(name: A): Exclude<A, 'deis'> =>
+  (name === 'deis' ? 'dpmsolver++' : name) as Exclude<A, 'deis'>;
+export const solverTypeField = z
+  .enum(['midpoint', 'heun', 'logrho', 'bh1', 'bh2'])
+  .default('midpoint')
+  .transform((name) => (name === 'heun' ? name : 'midpoint'));
+
 interface ClippingConfig {
   readonly thresholding?: boolean;
   readonly dynamicThresholdingRatio?: number;

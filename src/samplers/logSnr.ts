@@ -8,6 +8,7 @@ import {
   spacingFields,
   thresholdFields,
 } from './config.js';
+import type { Level } from './dpmUpdate.js';
 import { type Linear, sum, x, x0 } from './linear.js';
 import { epsilonForm, type Marginal, preservedAtRatio, rectified, x0Form } from './marginal.js';
 import {
@@ -34,12 +35,8 @@ export const logSnrFields = {
   timeShiftType: z.enum(['exponential', 'linear']).default('exponential'),
 };
 
-type LogSnrConfig = z.output<z.ZodObject<typeof logSnrFields>> & SigmaSpacing & { rescaleBetasZeroSnr?: boolean };
-
-/** A noise level: x = alpha x0 + sigma noise and lambda = log(alpha / sigma), half the log-SNR. */
-export interface Level extends Marginal {
-  readonly lambda: number;
-}
+type Fields = z.output<z.ZodObject<typeof logSnrFields>>;
+type LogSnrConfig = Omit<Fields, 'timestepSpacing' | 'stepsOffset'> & SigmaSpacing & { rescaleBetasZeroSnr?: boolean };
 
 /** What the solvers in log-SNR share: noise levels out of sigmas, and the two ways of reading a prediction. */
 export function logSnrSolver(name: string, config: LogSnrConfig) {
@@ -56,7 +53,6 @@ export function logSnrSolver(name: string, config: LogSnrConfig) {
 
   return {
     predictionType,
-    alphasCumprod,
     trained,
     marginal: (t: number) => marginalOf(config.useFlowSigmas ? t / total : interpolate(trained, t)),
     level(sigma: number): Level {
@@ -84,6 +80,11 @@ export function logSnrSolver(name: string, config: LogSnrConfig) {
           times: Array.from(sigmas, (sigma) => round(sigmaToTimestep(sigma, logSigmas))),
         }
       );
+    },
+    /** How many training timesteps, from 0 up, have a lambda of at least `lambdaMin`. */
+    unclipped(lambdaMin: number): number {
+      const clipped = alphasCumprod.findIndex((alphaBar) => 0.5 * Math.log(alphaBar / (1 - alphaBar)) < lambdaMin);
+      return clipped < 0 ? total : clipped;
     },
     even: (times: readonly number[]) => ({ sigmas: times.map((t) => interpolate(trained, t)), times: [...times] }),
     /** Sigmas of rectified flow; `mu` is the log of a shift that takes the place of the config's. */

@@ -1,15 +1,23 @@
 import { camelCase, parseConfigText } from '../io/index.js';
 import { ddim } from './ddim.js';
+import { ddimInverse } from './ddimInverse.js';
 import { ddpm } from './ddpm.js';
+import { deis } from './deis.js';
 import { dpmSolverMultistep } from './dpmSolverMultistep.js';
+import { dpmSolverSinglestep } from './dpmSolverSinglestep.js';
+import { edmDpmSolverMultistep, edmEuler } from './edm.js';
 import { euler } from './euler.js';
 import { eulerAncestral } from './eulerAncestral.js';
 import { flowMatchEuler } from './flowMatchEuler.js';
+import { flowMatchHeun } from './flowMatchHeun.js';
 import { heun } from './heun.js';
 import { kdpm2, kdpm2Ancestral } from './kdpm2.js';
+import { lcm } from './lcm.js';
 import { lms } from './lms.js';
 import { pndm } from './pndm.js';
 import type { PlanOptions, Sampler } from './sampler.js';
+import { tcd } from './tcd.js';
+import { unipc } from './unipc.js';
 
 interface AnyFactory {
   (config: object, defaults?: object): Sampler<object, PlanOptions>;
@@ -29,7 +37,16 @@ export const samplers: readonly AnyFactory[] = [
   kdpm2,
   kdpm2Ancestral,
   dpmSolverMultistep,
+  dpmSolverSinglestep,
+  deis,
+  unipc,
+  lcm,
+  tcd,
+  edmEuler,
+  edmDpmSolverMultistep,
+  ddimInverse,
   flowMatchEuler,
+  flowMatchHeun,
 ] as AnyFactory[];
 
 const allKeys = new Set(samplers.flatMap((sampler) => sampler.configKeys));

@@ -4,15 +4,21 @@ import { configText, parseConfigText } from '../io/index.js';
 import { betaQuantile } from './betaQuantile.js';
 import {
   ddim,
+  ddimInverse,
   ddpm,
+  deis,
   dpmSolverMultistep,
+  dpmSolverSinglestep,
+  edmEuler,
   euler,
   eulerAncestral,
   flowMatchEuler,
+  flowMatchHeun,
   heun,
   kdpm2,
   kdpm2Ancestral,
   type Linear,
+  lcm,
   lms,
   type PlanOptions,
   pndm,
@@ -20,6 +26,8 @@ import {
   type SamplerPlan,
   samplerFromConfig,
   samplers,
+  tcd,
+  unipc,
   usesNoise,
 } from './index.js';
 
@@ -67,6 +75,10 @@ const cases: [string, Sampler, PlanOptions & Record<string, unknown>][] = [
     dpmSolverMultistep({ useFlowSigmas: true, predictionType: 'flow_prediction' }) as Sampler,
     { steps: 9 },
   ],
+  ['dpm++ singlestep', dpmSolverSinglestep({ solverOrder: 3 }) as Sampler, { steps: 9 }],
+  ['unipc', unipc({ solverOrder: 3 }) as Sampler, { steps: 9 }],
+  ['unipc flow', unipc({ useFlowSigmas: true, predictionType: 'flow_prediction' }) as Sampler, { steps: 9 }],
+  ['flow heun', flowMatchHeun({ shift: 3 }) as Sampler, { steps: 4 }],
   ['flow', flowMatchEuler({ shift: 3 }) as Sampler, { steps: 4 }],
   ['flow stochastic', flowMatchEuler({ stochasticSampling: true }) as Sampler, { steps: 4 }],
 ];
@@ -124,6 +136,47 @@ describe('relations between samplers', () => {
   it('DDIM with eta 1 is DDPM with the small variance', () => {
     const ours = run(ddim(exact).plan({ steps: 10, eta: 1 }), 'epsilon', 0.1);
     close(ours, run(ddpm(exact).plan({ steps: 10 }), 'epsilon', 0.1));
+  });
+});
+
+describe('samplers with their own ends', () => {
+  it('LCM denoises up to its boundary condition', () => {
+    const values = run(lcm().plan({ steps: 4 }), 'epsilon', 0.3);
+    expect(last(values)).toBeCloseTo(0.3, 4);
+  });
+
+  it('DEIS stops at the smallest sigma', () => {
+    const plan = deis({ solverOrder: 3 }).plan({ steps: 10 });
+    const ratio = plan.sigmas![plan.sigmas!.length - 1];
+    const [truth, noise] = [0.3, 0.7];
+    const { alpha, sigma } = plan.calls[0];
+    const start = { ...plan, initialScale: (alpha * truth + sigma * noise) / noise };
+    const at = 1 / Math.sqrt(1 + ratio ** 2);
+    expect(last(run(start, 'epsilon', truth, noise))).toBeCloseTo(at * (truth + ratio * noise), 4);
+  });
+
+  it('TCD stops at the first trained level', () => {
+    const sampler = tcd({}, { eta: 1 });
+    const { alpha, sigma } = sampler.marginal(0);
+    expect(last(run(sampler.plan({ steps: 1 }), 'epsilon', 0.3, 0.7))).toBeCloseTo(alpha * 0.3 + sigma * 0.7, 2);
+  });
+
+  it('inverted DDIM leads from data to noise, along the way that DDIM takes back', () => {
+    const sampler = ddimInverse({ ...exact, setAlphaToOne: false });
+    const plan = sampler.plan({ steps: 10 });
+    const [truth, noise] = [0.3, 0.7];
+    const onMarginal = ({ alpha, sigma }: { alpha: number; sigma: number }) => alpha * truth + sigma * noise;
+    const values = run({ ...plan, initialScale: onMarginal(plan.calls[0]) / noise }, 'epsilon', truth, noise);
+    expect(plan.calls[0].timestep).toBeLessThan(plan.calls[9].timestep);
+    expect(last(values)).toBeCloseTo(onMarginal(sampler.marginal(plan.calls[9].timestep)), 6);
+  });
+
+  it("EDM's network is preconditioned to unit variance", () => {
+    const { calls } = edmEuler().plan({ steps: 5 });
+    for (const { inputScale, sigma, x0 } of calls) {
+      expect(inputScale ** 2 * (sigma ** 2 + 0.25)).toBeCloseTo(1, 9);
+      expect(x0.x ** 2 * (sigma ** 2 + 0.25) + x0.prediction ** 2).toBeCloseTo(0.25, 9);
+    }
   });
 });
 

@@ -1,0 +1,91 @@
+import { z } from 'zod';
+import { clippingOf } from './config.js';
+import { modelHistory, multistepOrder } from './dpmUpdate.js';
+import { type Linear, slot, sum, x } from './linear.js';
+import { logSnrFields, logSnrSolver } from './logSnr.js';
+import type { Marginal } from './marginal.js';
+import { makePlan, type SamplerCall } from './plan.js';
+import { defineSampler, startField, stepsField } from './sampler.js';
+import { checkCount, multistepTimesteps } from './spacing.js';
+
+const name = 'DEISMultistepScheduler';
+
+/** The integral from a to b of the polynomial in log rho that is 1 at node j and 0 at the others. */
+function logLagrangeIntegral(nodes: readonly number[], j: number, a: number, b: number): number {
+  const others = nodes.filter((_, k) => k !== j).map(Math.log);
+  const norm = others.reduce((product, node) => product * (Math.log(nodes[j]) - node), 1);
+  // Antiderivatives of (log t - c) and of (log t - c)(log t - d).
+  const antiderivative = (t: number): number => {
+    const l = Math.log(t);
+    const [c, d] = others;
+    if (d === undefined) return t * (l - c - 1);
+    return t * (l ** 2 - 2 * l + 2 - (c + d) * (l - 1) + c * d);
+  };
+  return (antiderivative(b) - antiderivative(a)) / norm;
+}
+
+/**
+ * The exponential integrator of Zhang and Chen 2022, with polynomials in log rho, orders 1 to 3.
+ * Follows diffusers' DEISMultistepScheduler.
+ */
+export const deis = defineSampler({
+  className: name,
+  config: {
+    ...logSnrFields,
+    solverOrder: z.literal([1, 2, 3]).default(2),
+    algorithmType: z
+      .enum(['deis', 'dpmsolver', 'dpmsolver++'])
+      .default('deis')
+      .transform((): 'deis' => 'deis'),
+    solverType: z
+      .enum(['logrho', 'midpoint', 'heun', 'bh1', 'bh2'])
+      .default('logrho')
+      .transform((): 'logrho' => 'logrho'),
+    lowerOrderFinal: z.boolean().default(true),
+  },
+  options: { steps: stepsField.default(20), start: startField, mu: z.number().optional() },
+
+  create(config) {
+    const { solverOrder } = config;
+    const solver = logSnrSolver(name, config);
+
+    /** To t from levels[0], where the model says said[0]; it said the rest at the levels before. */
+    const update = (t: Marginal, levels: readonly Marginal[], said: readonly Linear[]): Linear => {
+      const [rho, ...nodes] = [t, ...levels].map(({ alpha, sigma }) => sigma / alpha);
+      const weights = said.map((_, j) =>
+        said.length === 1 ? rho - nodes[0] : logLagrangeIntegral(nodes, j, nodes[0], rho),
+      );
+      return sum([t.alpha / levels[0].alpha, x], ...said.map((form, j) => [t.alpha * weights[j], form] as const));
+    };
+
+    return {
+      predictionType: solver.predictionType,
+      marginal: solver.marginal,
+      plan({ steps, start, mu }) {
+        const replaced = config.useFlowSigmas ? solver.flow(steps, mu) : solver.respaced(steps);
+        const { sigmas, times } = replaced ?? solver.even(multistepTimesteps(config, steps));
+        checkCount(name, solver.trained.length, steps);
+        const final = replaced ? sigmas[sigmas.length - 1] : solver.trained[0];
+        const ratios = Float32Array.from([...sigmas, final]);
+        const points = Array.from(ratios, solver.level);
+        const lowerAtEnd = config.lowerOrderFinal && steps < 15;
+
+        const calls = times.map((timestep, i): SamplerCall => {
+          const request = { solverOrder, known: i - start + 1, left: steps - i, lowerAtEnd, firstOrderAtEnd: false };
+          const order = Math.max(1, multistepOrder(request));
+          const said = [solver.epsilon(points[i]), slot('m1'), slot('m2')];
+          const before = Array.from({ length: order }, (_, k) => points[i - k]);
+          return {
+            timestep,
+            inputScale: 1,
+            alpha: points[i].alpha,
+            sigma: points[i].sigma,
+            x0: solver.x0(points[i]),
+            next: { x: update(points[i + 1], before, said.slice(0, order)), ...modelHistory(said[0], solverOrder - 1) },
+          };
+        });
+        return makePlan({ name, calls, sigmas: ratios, start, clipping: clippingOf(config) });
+      },
+    };
+  },
+});
