@@ -4,4 +4,3 @@ export type * from './denoiser.js';
 export * from './dit.js';
 export * from './registry.js';
 export * from './unet2d.js';
-export * from './unetBlocks.js';
