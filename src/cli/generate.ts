@@ -87,3 +87,6 @@ export const evenly = (total: number, count: number): number[] => [
 /** What the classes are called; `class 3` where a folder does not say. */
 export const classLabel = (pipeline: ClassConditionalPipeline, label: number): string =>
   pipeline.classNames[label] ?? `class ${label}`;
+
+/** How much grids enlarge pictures of this side length, so that small ones can be seen. */
+export const gridScale = (size: number): number => Math.max(1, Math.round(64 / size));

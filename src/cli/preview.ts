@@ -7,6 +7,7 @@ import { Generator } from '../random/index.js';
 import { samplerFromConfig } from '../samplers/index.js';
 import { samplerConfigOf } from '../training/index.js';
 import type { TrainingRun } from '../training/node/index.js';
+import { gridScale } from './generate.js';
 
 /** A grid of a run in training, from its averaged weights: a row per class (16 at most), 4 pictures each. */
 export async function savePreview(run: TrainingRun, path: string, signal: AbortSignal): Promise<void> {
@@ -26,5 +27,5 @@ export async function savePreview(run: TrainingRun, path: string, signal: AbortS
     signal,
     compile: { device: config.device, threads: config.threads },
   });
-  await savePng(path, imageGrid(images, 4, { rowLabels: names, scale: size < 64 ? 2 : 1 }));
+  await savePng(path, imageGrid(images, 4, { rowLabels: names, scale: gridScale(size) }));
 }

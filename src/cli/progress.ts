@@ -67,6 +67,7 @@ export class Progress {
 
   stop(): void {
     this.bar?.update(Math.floor(1000 * this.share(performance.now())), { text: this.text(performance.now()) });
+    this.bars?.update(); // logged lines are written when the bar is drawn again
     this.bars?.stop();
   }
 

@@ -5,7 +5,7 @@ import { saveAnimation, savePng, writeSafetensors } from '../io/node/index.js';
 import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
-import { classLabel, evenly, type Generated, generate, joined } from './generate.js';
+import { classLabel, evenly, type Generated, generate, gridScale, joined } from './generate.js';
 import { duration, type Output } from './output.js';
 import { shippedCheckpoint } from './package.js';
 import { Progress } from './progress.js';
@@ -138,7 +138,7 @@ interface Files extends Pick<Options, 'out' | 'saveTensor' | 'trajectory' | 'ani
 /** Writes what was asked for and says where it is. */
 async function write({ images, steps }: Generated, files: Files): Promise<Record<string, string>> {
   const { out, saveTensor, trajectory, animation, perClass, labels, names, settings } = files;
-  const layout = { rowLabels: names, scale: images.shape[2] < 64 ? 2 : 1 };
+  const layout = { rowLabels: names, scale: gridScale(images.shape[2]) };
   const note = { noisewright: settings };
   const grid = (of: typeof images): Raster => imageGrid(of, perClass, layout);
   const written: Record<string, string> = { grid: out };

@@ -13,9 +13,8 @@ export const classifierConfig = modelConfig({
     .array(z.tuple([positive, positive]))
     .min(1)
     .default([
-      [24, 1],
-      [48, 2],
-      [48, 1],
+      [32, 2],
+      [64, 1],
       [96, 2],
       [128, 1],
     ]),
