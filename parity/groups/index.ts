@@ -19,6 +19,7 @@ const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]
   C_models: [() => import('./c_models.js')],
   E_training: [() => import('./e_training.js'), () => import('./e_denoisers.js')],
   F_rng: [() => import('./f_rng.js')],
+  G_guiders: [() => import('./g_guiders.js')],
   H_systems: [() => import('./h_flow_training.js'), () => import('./h_norms.js'), () => import('./h_dit.js')],
 };
 
