@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { type NdArray, ndarray, zeros } from '../../src/array/index.js';
+import { noiseSchedule, signalToNoise } from '../../src/diffusion/index.js';
 import { denoiserClass } from '../../src/models/index.js';
 import { Generator } from '../../src/random/index.js';
 import { compile, type Tensor, Variable } from '../../src/tensor/index.js';
@@ -29,6 +30,9 @@ const settings = z.object({
   n_batches: z.number(),
 });
 
+/** The whole group has Stable Diffusion's, as the note of unet_eps says. */
+const schedule = { betaSchedule: 'scaled_linear', betaStart: 0.00085, betaEnd: 0.012 } as const;
+
 /** Gives the noise and the timesteps that the case stores in place of drawn ones. */
 class Replay extends Generator {
   batch: { noise: NdArray; timesteps: NdArray } | undefined;
@@ -54,8 +58,8 @@ function recorder(parameters: NamedParameters): Optimizer {
 }
 
 /**
- * Some steps on the stored batches in turn, through the training step that `noisewright train` takes. The whole group
- * has Stable Diffusion's noise schedule (unet_eps says so); cases that predict v or weight the loss store both.
+ * Some steps on the stored batches in turn, through the training step that `noisewright train` takes.
+ * Cases that predict v or weight the loss are known by storing both.
  */
 async function training(reference: ReferenceCase): Promise<Outputs> {
   const { optimizer: adam, steps, ema, clip_grad_norm, n_batches } = reference.read(settings);
@@ -63,11 +67,13 @@ async function training(reference: ReferenceCase): Promise<Outputs> {
   model.loadStateDict(reference.weights);
   const batches = Array.from({ length: n_batches }, (_, i) => {
     const stored = (name: string) => reference.given(`batch${i}.${name}`);
-    const input: TrainingBatch = { images: stored('latents'), labels: stored('class_labels') };
-    return { ...input, noise: stored('noise'), timesteps: stored('timesteps') };
+    const timesteps = stored('timesteps');
+    const labelled = reference.tensors.has(`batch${i}.class_labels`);
+    const batch: TrainingBatch = { images: stored('latents'), labels: labelled ? stored('class_labels') : timesteps };
+    return { ...batch, noise: stored('noise'), timesteps };
   });
   const objective = variancePreserving({
-    schedule: { betaSchedule: 'scaled_linear', betaStart: 0.00085, betaEnd: 0.012 },
+    schedule,
     predictionType: reference.tensors.has('mid0.target') ? 'v' : 'epsilon',
     minSnrGamma: reference.tensors.has('mid0.weight') ? 5 : undefined,
   });
@@ -80,11 +86,14 @@ async function training(reference: ReferenceCase): Promise<Outputs> {
 
   const look = compile((images: Tensor, labels: Tensor) => {
     const { x, timestep, target, weight } = objective.noisy(images, rng);
-    return { x, target, weight: weight ?? timestep, prediction: model.forward(x, timestep, labels) };
+    const known = model.nullClass === undefined ? undefined : labels;
+    return { x, target, weight: weight ?? timestep, prediction: model.forward(x, timestep, known) };
   });
   const first = await look(batches[0].images, batches[0].labels);
   Object.assign(outputs, { 'mid0.noisy': first.x, pred0: first.prediction });
-  Object.assign(outputs, { 'mid0.target': first.target, 'mid0.weight': first.weight });
+  const times = Array.from(batches[0].timesteps.data, Number);
+  const snr = signalToNoise(noiseSchedule(schedule).alphasCumprod, times);
+  Object.assign(outputs, { 'mid0.target': first.target, 'mid0.weight': first.weight, 'mid0.snr': ndarray(snr) });
   await look.release();
 
   const parameters = model.namedParameters();
