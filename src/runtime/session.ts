@@ -5,6 +5,18 @@ import { encodeModel, type OnnxGraph } from './onnx.js';
 /** Where a compiled function runs. `cuda` needs onnxruntime's CUDA libraries, which its own install step fetches. */
 export type Device = 'cpu' | 'webgpu' | 'cuda';
 
+/** How onnxruntime says that a device is not there, and what to do about it. */
+const absence: Readonly<Partial<Record<Device, readonly [signs: RegExp, advice: string]>>> = {
+  webgpu: [
+    /adapter|backend not found|navigator\.gpu/i,
+    'no GPU was found. Node needs a graphics driver (on Linux Vulkan: libvulkan1 and the driver of the card); a browser must have WebGPU switched on',
+  ],
+  cuda: [
+    /load shared library|backend not found|libonnxruntime_providers/i,
+    "onnxruntime's CUDA libraries are not there. On Linux x64 with CUDA 12 and cuDNN 9, install them with: ONNXRUNTIME_NODE_INSTALL=cuda12 npm rebuild onnxruntime-node",
+  ],
+};
+
 export interface SessionOptions {
   readonly device: Device;
   /** Threads inside one operation; default: onnxruntime's choice (one per physical core). */
@@ -13,7 +25,7 @@ export interface SessionOptions {
   readonly spinning?: boolean;
   /** 'none' runs the nodes as they are; 'all' lets onnxruntime fuse and re-lay out (frozen weights). */
   readonly optimization: 'none' | 'all';
-  /** Names of outputs that should stay on the device. */
+  /** Names of outputs that stay on the device; only `webgpu` can. */
   readonly resident?: readonly string[];
 }
 
@@ -26,8 +38,13 @@ export function toDeviceValue(array: NdArray): DeviceValue {
   return new ort.Tensor(dtype, data as never, shape as number[]);
 }
 
+/** @throws Error when the value is in a buffer of the GPU. */
 export function toHost(value: DeviceValue): NdArray {
-  return ndarray(value.data as Float32Array<ArrayBuffer>, value.dims, value.type as 'float32');
+  const { data, dims, type } = value;
+  if (type !== 'float16') return ndarray(data as Float32Array<ArrayBuffer>, dims, type as 'float32');
+  // Where Float16Array exists, onnxruntime uses it; the host array holds the bits.
+  const { buffer, byteOffset, length } = data as Uint16Array<ArrayBuffer>;
+  return ndarray(new Uint16Array(buffer, byteOffset, length), dims, 'float16');
 }
 
 export class Session {
@@ -41,7 +58,7 @@ export class Session {
   static async create(graph: OnnxGraph, options: SessionOptions): Promise<Session> {
     const bytes = encodeModel(graph);
     const external = graph.initializers.filter((initializer) => initializer.external);
-    const session = await ort.InferenceSession.create(bytes, {
+    const creation = ort.InferenceSession.create(bytes, {
       executionProviders: [options.device],
       graphOptimizationLevel: options.optimization === 'all' ? 'all' : 'disabled',
       executionMode: 'sequential',
@@ -62,6 +79,10 @@ export class Session {
       ...(options.resident?.length && {
         preferredOutputLocation: Object.fromEntries(options.resident.map((name) => [name, 'gpu-buffer' as const])),
       }),
+    });
+    const session = await creation.catch((cause: Error) => {
+      const [signs, advice] = absence[options.device] ?? [];
+      throw signs?.test(cause.message) ? new Error(`device ${options.device}: ${advice}`, { cause }) : cause;
     });
     return new Session(session, graph.nodes.length, bytes.length);
   }

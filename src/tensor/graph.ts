@@ -91,15 +91,14 @@ export function emitGraph({ inputs, weights, outputs }: EmitRequest): { graph: O
   };
   emitter.compute(outputs);
 
-  const produced = new Set(nodes.flatMap((node) => node.outputs));
+  // Every output is a value of its own: one that is asked for twice (a state that is also a result) is copied.
+  const free = new Set(nodes.flatMap((node) => node.outputs));
   const outputNames = outputs.map((x) => {
     const name = emitter.name(x);
-    return produced.has(name) ? name : emitter.node('Identity', [name])[0];
+    return free.delete(name) ? name : emitter.node('Identity', [name])[0];
   });
-  const values = new Map(
-    outputs.map((x, i) => [outputNames[i], { name: outputNames[i], dtype: x.dtype, shape: x.shape }]),
-  );
-  return { graph: { inputs: fed, outputs: [...values.values()], initializers, nodes: leavesLast(nodes) }, outputNames };
+  const values = outputs.map((x, i) => ({ name: outputNames[i], dtype: x.dtype, shape: x.shape }));
+  return { graph: { inputs: fed, outputs: values, initializers, nodes: leavesLast(nodes) }, outputNames };
 }
 
 /**

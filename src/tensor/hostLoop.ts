@@ -14,6 +14,7 @@ export interface HostLoop {
   readonly arrays: readonly Tensor[];
   /** Scalars the graph must deliver (learning rate, bias corrections). */
   readonly scalars: readonly Tensor[];
+  /** Those it reads or updates, whose values must be in host memory. */
   readonly variables: readonly Variable[];
   run(arrays: readonly NdArray[], scalars: readonly number[]): void;
 }
@@ -100,7 +101,7 @@ function hostLoop(targets: readonly Variable[], updates: ReadonlyMap<Variable, T
   const run: HostLoop['run'] = (values, numbers) => {
     const data = (list: readonly NdArray[]) => list.map((array) => array.data as Float32Array);
     loop(targets[0].size, data(variables.map((v) => v.value)), data(values), numbers);
-    for (const v of targets) v.version++;
+    for (const v of targets) v.changed();
   };
-  return { arrays, scalars, variables: targets, run };
+  return { arrays, scalars, variables, run };
 }

@@ -1,4 +1,4 @@
-export { type Compiled, type CompileOptions, compile, evaluate, type Hosted, type Tree } from './compile.js';
+export { type Compiled, type CompileOptions, compile, evaluate, type Hosted } from './compile.js';
 export { flops } from './flops.js';
 export { checkpoint, gradients } from './gradients.js';
 export { type ConvOptions, conv2d, convTranspose2d } from './ops/conv.js';
@@ -14,4 +14,5 @@ export { avgPool2d, maxPool2d, resizeNearest } from './ops/resample.js';
 export { concat, pad, split, stack } from './ops/shape.js';
 export { Tensor } from './tensor.js';
 export { type OnnxInput, toOnnx } from './toOnnx.js';
+export type { Tree } from './tree.js';
 export { Variable, variable } from './variable.js';

@@ -1,9 +1,10 @@
 import type { DType, NdArray } from '../array/index.js';
 import { encodeModel, type OnnxGraph, type OnnxInitializer, type OnnxNode } from '../runtime/index.js';
 import { emitGraph, reachable } from './graph.js';
-import { apply, asCopy, furtherOutput, isFurtherOutput } from './op.js';
+import { asCopy } from './op.js';
 import { input } from './ops/leaves.js';
 import { matmul, matrixTranspose } from './ops/linear.js';
+import { type Rules, rewrite } from './rewrite.js';
 import type { Tensor } from './tensor.js';
 import { Variable } from './variable.js';
 
@@ -48,7 +49,10 @@ function trace(
   });
   // No nodes in common with another trace, so that both have theirs in the same order.
   const results = asCopy(`onnx ${batch}`, () => Object.entries(fn(Object.fromEntries(symbols))));
-  const outputs = asCopy(`onnx ${batch}`, () => withStandardOps(results.map(([, x]) => x)));
+  const outputs = rewrite(
+    results.map(([, x]) => x),
+    standard,
+  );
   const variables = reachable(outputs).filter((x): x is Variable => x instanceof Variable);
   const { graph, outputNames } = emitGraph({
     inputs: new Map(symbols.map(([name, x]) => [x, name])),
@@ -90,7 +94,7 @@ function named(
 }
 
 /** What onnxruntime alone computes in one node, in standard operators. */
-const standard: Readonly<Record<string, (inputs: readonly Tensor[], attrs: Named<unknown>) => Tensor>> = {
+const standard: Rules = {
   matmul: ([a, b], { transA, transB, alpha }) =>
     a.rank === 2 && b.rank === 2
       ? matmul(a, b, { transA: transA as boolean, transB: transB as boolean, alpha: alpha as number })
@@ -104,19 +108,6 @@ const standard: Readonly<Record<string, (inputs: readonly Tensor[], attrs: Named
     ),
   sigmoidLinear: ([x], { alpha }) => x.mul(x.mul(alpha as number).sigmoid()),
 };
-
-function withStandardOps(outputs: readonly Tensor[]): Tensor[] {
-  const copies = new Map<Tensor, Tensor>();
-  for (const x of reachable(outputs)) {
-    const inputs = x.inputs.map((of) => copies.get(of)!);
-    const copy = () => {
-      if (isFurtherOutput(x)) return furtherOutput(inputs[0], x.attrs.index as number);
-      return standard[x.op.name]?.(inputs, x.attrs) ?? apply(x.op, inputs, x.attrs);
-    };
-    copies.set(x, inputs.length === 0 ? x : copy());
-  }
-  return outputs.map((x) => copies.get(x)!);
-}
 
 /** The graph of one batch size made good for all, by comparing it with the graph of another. */
 function withAnyBatch(graph: OnnxGraph, other: OnnxGraph): OnnxGraph {

@@ -1,4 +1,5 @@
 import { type DType, type NdArray, sizeOf } from '../array/index.js';
+import { type DeviceValue, inTurn, State, toHost } from '../runtime/index.js';
 import type { Op } from './op.js';
 import { sameShape } from './shape.js';
 import { Tensor } from './tensor.js';
@@ -11,9 +12,13 @@ const variableOp: Op = {
   emit: () => [],
 };
 
-/** A leaf with a state that outlives a call: a parameter, a running statistic, an optimiser's moment. */
+/**
+ * A leaf with a state that outlives a call: a parameter, a running statistic, an optimiser's moment.
+ * A function compiled for `webgpu` leaves what it assigned on the GPU; functions for other devices may share the variable.
+ */
 export class Variable extends Tensor {
-  #value: NdArray;
+  /** Where the value lives; compiled functions read and replace it. */
+  readonly state: State;
   /** Counts changes, so that a function compiled with frozen variables knows when it is stale. */
   version = 0;
 
@@ -24,12 +29,30 @@ export class Variable extends Tensor {
     readonly label: string,
   ) {
     super(variableOp, [], {}, value.shape, value.dtype, undefined);
-    this.#value = value;
+    this.state = new State(value);
   }
 
-  /** The current value. The array is the state itself: compiled functions read and update it in place. */
+  /**
+   * The current value. The array is the state itself: compiled functions read and update it in place.
+   * Who writes into it calls {@link changed} afterwards.
+   * @throws Error when the value is on the GPU: then `await read()` first.
+   */
   get value(): NdArray {
-    return this.#value;
+    const { host } = this.state;
+    if (!host)
+      throw new Error(`${this.label || 'variable'} [${this.shape}]: its value is on the GPU; call await read() first`);
+    return host;
+  }
+
+  /** The current value, fetched from the GPU if it is there; `value` is the same array until the next assignment. */
+  read(): Promise<NdArray> {
+    return inTurn(() => this.state.read());
+  }
+
+  /** Tells that `value` was written in place: frozen functions and the GPU take it anew. */
+  changed(): void {
+    this.state.changed();
+    this.version++;
   }
 
   /** @throws RangeError / TypeError when shape or dtype differ. */
@@ -38,7 +61,14 @@ export class Variable extends Tensor {
       throw new RangeError(`${this.label || 'variable'}: holds [${this.shape}], got [${value.shape}]`);
     if (value.dtype !== this.dtype)
       throw new TypeError(`${this.label || 'variable'}: holds ${this.dtype}, got ${value.dtype}`);
-    this.#value = value;
+    this.state.put(value);
+    this.version++;
+  }
+
+  /** Takes over what a session computed as its next value. */
+  receive(next: DeviceValue): void {
+    if (next.location === 'gpu-buffer') this.state.take(next);
+    else this.state.put(toHost(next));
     this.version++;
   }
 

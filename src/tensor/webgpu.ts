@@ -1,0 +1,65 @@
+import { type ConvOptions, conv2d } from './ops/conv.js';
+import { constant } from './ops/leaves.js';
+import { matmul, matrixTranspose } from './ops/linear.js';
+import { pad } from './ops/shape.js';
+import { type Rules, rewrite } from './rewrite.js';
+import type { Tensor } from './tensor.js';
+
+/** The outputs in primitives that onnxruntime's WebGPU kernels compute, and compute rightly (docs/devices.md). */
+export const forWebGpu = (outputs: readonly Tensor[]): Tensor[] => rewrite(outputs, rules);
+
+const rules: Rules = {
+  // FusedMatMul has no kernel; two matrices are a Gemm, which has one.
+  matmul([a, b], { transA, transB, alpha }) {
+    if ((a.rank === 2 && b.rank === 2) || (!transA && !transB && alpha === 1)) return undefined;
+    const factor = alpha as number;
+    const [left, right] = [transA ? matrixTranspose(a) : a, transB ? matrixTranspose(b) : b];
+    return a.size <= b.size ? matmul(left.mul(factor), right) : matmul(left, right.mul(factor));
+  },
+  // From 6, 9, 15, ... to 4k channels its kernel reads the wrong ones (onnxruntime issue 29651): empty ones fill up.
+  conv2d([x, w, bias], { stride, pads, dilation, groups }) {
+    const [outputs, channels] = w.shape;
+    if (groups !== 1 || channels <= 3 || channels % 3 || channels % 4 === 0 || outputs % 4) return undefined;
+    const none = [0, 0];
+    const widen = (y: Tensor) => pad(y, [none, [0, 4 - (channels % 4)], none, none]);
+    return conv2d(widen(x), widen(w), bias, { stride, padding: pads, dilation } as ConvOptions);
+  },
+  logSoftmax([x], { axis }) {
+    const shifted = x.sub(x.max(axis as number, true));
+    return shifted.sub(
+      shifted
+        .exp()
+        .sum(axis as number, true)
+        .log(),
+    );
+  },
+  or: ([a, b]) => a.not().and(b.not()).not(),
+  sign: ([x]) => (x.dtype === 'float32' ? x.greater(0).cast('float32').sub(x.less(0).cast('float32')) : undefined),
+  // WGSL promises sines to 5e-4 only, and nothing at all far from zero, where the angles of timesteps are.
+  sin([x]) {
+    const halfTurns = x
+      .mul(1 / Math.PI)
+      .add(0.5)
+      .floor();
+    return alternate(sineNearZero(reduce(x, halfTurns)), halfTurns);
+  },
+  cos([x]) {
+    const halfTurns = x.mul(1 / Math.PI).floor();
+    return alternate(sineNearZero(reduce(x, halfTurns.add(0.5))), halfTurns).neg();
+  },
+};
+
+/** x - halfTurns * pi, in three parts of which the first two products are exact (Cody & Waite 1980). */
+const reduce = (x: Tensor, halfTurns: Tensor): Tensor =>
+  [3.140625, 0.0009675025939941406, 1.509958e-7].reduce((r, part) => r.sub(halfTurns.mul(part)), x);
+
+/** Taylor's series; up to pi / 2 its error is below 1e-7. */
+function sineNearZero(r: Tensor): Tensor {
+  const square = r.square();
+  const series = [1 / 362880, -1 / 5040, 1 / 120, -1 / 6, 1];
+  return series.reduce((sum, c) => sum.mul(square).add(c), constant(-1 / 39916800)).mul(r);
+}
+
+/** Turns the sign where the count is odd. */
+const alternate = (y: Tensor, halfTurns: Tensor): Tensor =>
+  y.mul(halfTurns.sub(halfTurns.mul(0.5).floor().mul(2)).mul(-2).add(1));
