@@ -15,7 +15,7 @@ export async function savePreview(run: TrainingRun, path: string, signal: AbortS
   const [channels, size] = dataset.shape;
   const format = { channels, size, classes: dataset.classNames.length };
   const twin = denoiserClassOf(model).create(model.config, format, new Generator(0));
-  twin.loadStateDict(run.session.averagedState());
+  twin.loadStateDict(await run.session.averagedState());
   const names = dataset.classNames.slice(0, 16);
   const images = await sampleImages({
     model: twin,

@@ -71,8 +71,15 @@ export abstract class Module {
     return this.parameters().reduce((n, p) => n + p.size, 0);
   }
 
+  /** The values by their checkpoint names. @throws Error when a training left one on the GPU: see {@link readStateDict}. */
   stateDict(): Map<string, NdArray> {
     return new Map([...this.namedVariables()].map(([name, v]) => [name, v.value]));
+  }
+
+  /** The same, fetched from the GPU where need be. */
+  async readStateDict(): Promise<Map<string, NdArray>> {
+    for (const v of this.namedVariables().values()) await v.read();
+    return this.stateDict();
   }
 
   /**

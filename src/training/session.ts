@@ -102,43 +102,46 @@ export class TrainingSession {
     }
   }
 
-  /** Everything a continuation needs beside `step` and `position`, as arrays. */
-  state(): Map<string, NdArray> {
-    const named = (prefix: string, variables: Iterable<readonly [string, Variable]>) =>
-      [...variables].map(([name, v]) => [`${prefix}.${name}`, v.value] as const);
-    return new Map<string, NdArray>([
-      ...named('model', this.model.namedVariables()),
-      ...named('optimizer', this.optimizer.state),
-      ...named('ema', this.ema),
-      ['generator', ndarray(this.rng.state() as Uint8Array<ArrayBuffer>, undefined, 'uint8')],
-    ]);
+  /** Everything a continuation needs beside `step` and `position`, as arrays; fetched from the GPU if it is there. */
+  async state(): Promise<Map<string, NdArray>> {
+    const state = new Map<string, NdArray>();
+    for (const [name, v] of this.variables()) state.set(name, await v.read());
+    return state.set('generator', this.generatorState());
+  }
+
+  private variables(): Map<string, Variable> {
+    const parts = { model: this.model.namedVariables(), optimizer: this.optimizer.state, ema: this.ema };
+    return new Map(
+      Object.entries(parts).flatMap(([part, variables]) =>
+        [...variables].map(([name, v]) => [`${part}.${name}`, v] as const),
+      ),
+    );
+  }
+
+  private generatorState(): NdArray {
+    return ndarray(this.rng.state() as Uint8Array<ArrayBuffer>, undefined, 'uint8');
   }
 
   /** @throws Error when the arrays are not those of this run's model and optimiser; then nothing is changed. */
   restore(state: ReadonlyMap<string, NdArray>, step: number, position: DataPosition): void {
-    const expected = this.state();
-    for (const [name, array] of expected) {
+    const variables = this.variables();
+    for (const [name, { shape, dtype }] of [...variables, ['generator', this.generatorState()] as const]) {
       const given = state.get(name);
       if (!given) throw new Error(`training state: ${name} is missing`);
-      if (`${given.shape} ${given.dtype}` !== `${array.shape} ${array.dtype}`)
-        throw new Error(
-          `training state: ${name} is ${given.dtype} [${given.shape}], expected ${array.dtype} [${array.shape}]`,
-        );
+      if (`${given.shape} ${given.dtype}` !== `${shape} ${dtype}`)
+        throw new Error(`training state: ${name} is ${given.dtype} [${given.shape}], expected ${dtype} [${shape}]`);
     }
-    const take = (prefix: string, variables: Iterable<readonly [string, Variable]>) => {
-      for (const [name, v] of variables) v.set(copyOf(state.get(`${prefix}.${name}`)!));
-    };
-    take('model', this.model.namedVariables());
-    take('optimizer', this.optimizer.state);
-    take('ema', this.ema);
+    for (const [name, v] of variables) v.set(copyOf(state.get(name)!));
     this.rng.setState(state.get('generator')!.data as Uint8Array);
     this.step = step;
     this.position = position;
   }
 
   /** The averaged weights with the model's buffers: what is written for use. */
-  averagedState(): Map<string, NdArray> {
-    return new Map([...this.model.stateDict()].map(([name, value]) => [name, this.ema.get(name)?.value ?? value]));
+  async averagedState(): Promise<Map<string, NdArray>> {
+    const state = await this.model.readStateDict();
+    for (const [name, average] of this.ema) state.set(name, await average.read());
+    return state;
   }
 
   release(): Promise<void> {

@@ -19,7 +19,7 @@ export const saveClassifier = (folder: string, classifier: ImageClassifier, trai
     const { _diffusers_version: _, ...config } = configToJson(ImageClassifier.className, classifier.config);
     await writeJson(join(aside, 'config.json'), config);
     await writeJson(join(aside, 'training.json'), training);
-    await writeSafetensors(join(aside, weightsFile), classifier.stateDict());
+    await writeSafetensors(join(aside, weightsFile), await classifier.readStateDict());
   });
 
 /** Opens what {@link saveClassifier} wrote. @throws Error that names the file at fault. */

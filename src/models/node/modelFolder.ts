@@ -48,7 +48,7 @@ export interface SaveModelOptions {
  * disk is full; then an older folder is left as it was.
  */
 export async function saveModel(folder: string, model: Denoiser, options: SaveModelOptions = {}): Promise<void> {
-  const { weights = model.stateDict(), dtype = 'float32' } = options;
+  const { weights = await model.readStateDict(), dtype = 'float32' } = options;
   const { className } = denoiserClassOf(model);
   const state = new Map<string, NdArray>();
   for (const [name, { shape }] of model.namedVariables()) {

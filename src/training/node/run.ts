@@ -133,7 +133,7 @@ export class TrainingRun {
     const info: CheckpointInfo = { step: session.step, position: session.position, seconds: this.seconds };
     await writeFolderAtomic(path, async (aside) => {
       await this.writePipeline(aside);
-      await writeSafetensors(join(aside, 'training.safetensors'), session.state());
+      await writeSafetensors(join(aside, 'training.safetensors'), await session.state());
       await writeJson(join(aside, 'training.json'), info);
     });
     await this.writePipeline(folder);
@@ -154,7 +154,7 @@ export class TrainingRun {
     const scheduler = samplerConfigOf(config);
     await writePipelineFolder(folder, {
       model,
-      weights: session.averagedState(),
+      weights: await session.averagedState(),
       scheduler,
       classNames: dataset.classNames,
     });
