@@ -25,6 +25,7 @@ const groups: readonly (readonly [heading: string, fields: { readonly [F in Fiel
       betaSchedule: 'noise schedule (not for flow)',
       trainTimesteps: 'number of noise levels (not for flow)',
       zeroTerminalSnr: 'rescale the schedule so that its last level is pure noise',
+      learnVariance: 'learn the variance, too, as improved DDPM and DiT do (not for flow)',
       minSnrGamma: 'min-SNR loss weighting, such as 5',
       timestepDensity: 'how often each noise level is trained (flow)',
       flowWeighting: 'how much each noise level counts (flow)',

@@ -27,6 +27,8 @@ export const trainConfig = z.strictObject({
   betaSchedule: z.enum(betaSchedules).default('linear'),
   trainTimesteps: count.default(1000),
   zeroTerminalSnr: z.boolean().default(false),
+  /** Learn the variance, too (improved DDPM); not for flow. */
+  learnVariance: z.boolean().default(false),
   minSnrGamma: z.number().positive().optional(),
   timestepDensity: z.enum(timestepDensities).default('logit_normal'),
   flowWeighting: z.enum(flowWeightings).default('none'),

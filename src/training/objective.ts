@@ -1,21 +1,27 @@
 import { ndarray } from '../array/index.js';
 import {
+  addNoise,
+  denoisingLoss,
   drawNoiseLevels,
   type FlowWeighting,
   flowWeights,
+  hybridLoss,
   minSnrWeights,
   type NoiseScheduleConfig,
   noiseSchedule,
   type PredictionType,
+  predictionTarget,
+  RectifiedFlow,
   signalToNoise,
   type TimestepDensity,
   type TimestepDensityOptions,
+  VariancePreserving,
 } from '../diffusion/index.js';
 import type { Generator } from '../random/index.js';
 import { constant, draw, gather, randint, randn, split, type Tensor } from '../tensor/index.js';
 
-/** One noisy batch and what the model should say about it. */
-export interface NoisyBatch {
+/** One noisy batch and what the model should say about it; axis 0 of every tensor is the batch. */
+export type NoisyBatch = {
   /** x_t, [N, ...]. */
   readonly x: Tensor;
   /** What the model is told the time is, [N]: int64 0..T-1, or float32 1000 sigma for flows. */
@@ -24,45 +30,57 @@ export interface NoisyBatch {
   readonly target: Tensor;
   /** Weight of each sample in the loss, [N]; absent when all count the same. */
   readonly weight?: Tensor;
-}
+  /** Where the variance is learned, too: the clean samples and the noise. */
+  readonly x0?: Tensor;
+  readonly noise?: Tensor;
+};
 
 /** How training noise is drawn and what is predicted: a process and a parameterisation. */
 export interface Objective {
   readonly predictionType: PredictionType;
   /** Noises clean samples x0 [N, ...] inside a traced step. */
   noisy(x0: Tensor, rng: Generator): NoisyBatch;
+  /** The scalar loss of the model's answer to a batch, or to a part of one. */
+  loss(prediction: Tensor, batch: NoisyBatch): Tensor;
 }
+
+const meanSquares = (prediction: Tensor, { target, weight }: NoisyBatch): Tensor =>
+  denoisingLoss(prediction, target, weight);
 
 export interface VariancePreservingOptions {
   readonly predictionType: Exclude<PredictionType, 'flow'>;
   readonly schedule?: Partial<NoiseScheduleConfig>;
   /** Min-SNR weighting (Hang et al. 2023), e.g. 5; without it every timestep counts the same. */
   readonly minSnrGamma?: number;
+  /** Train the variance, too, by improved DDPM's hybrid loss: the model answers with twice the channels. */
+  readonly learnVariance?: boolean;
 }
 
 /** DDPM's training (Ho et al. 2020): uniform timesteps, x_t = sqrt(ac_t) x0 + sqrt(1 - ac_t) noise. */
-export function variancePreserving({ predictionType, schedule, minSnrGamma }: VariancePreservingOptions): Objective {
-  const { alphasCumprod } = noiseSchedule(schedule);
-  const steps = alphasCumprod.length;
-  const table = (f: (ac: number) => number) => constant(ndarray(Float32Array.from(alphasCumprod, f), [steps]));
-  const alphas = table(Math.sqrt);
-  const sigmas = table((ac) => Math.sqrt(1 - ac));
-  const snr = signalToNoise(alphasCumprod, [...alphasCumprod.keys()]);
-  const weights =
-    minSnrGamma === undefined
-      ? undefined
-      : constant(ndarray(minSnrWeights(snr, minSnrGamma, predictionType) as Float32Array<ArrayBuffer>));
+export function variancePreserving(options: VariancePreservingOptions): Objective {
+  const { predictionType, minSnrGamma, learnVariance = false } = options;
+  const schedule = noiseSchedule(options.schedule);
+  const process = new VariancePreserving(schedule);
+  const snr = signalToNoise(schedule.alphasCumprod, [...schedule.alphasCumprod.keys()]);
+  const weights = minSnrGamma === undefined ? undefined : minSnrWeights(snr, minSnrGamma, predictionType);
   return {
     predictionType,
     noisy(x0, rng) {
-      const n = x0.shape[0];
       const noise = randn(x0.shape, rng);
-      const timestep = randint(0, steps, [n], rng);
-      const perSample = [n, ...x0.shape.slice(1).map(() => 1)];
-      const [alpha, sigma] = [alphas, sigmas].map((values) => gather(values, timestep).reshape(perSample));
-      const x = x0.mul(alpha).add(noise.mul(sigma));
-      const targets = { epsilon: () => noise, x0: () => x0, v: () => noise.mul(alpha).sub(x0.mul(sigma)) };
-      return { x, timestep, target: targets[predictionType](), weight: weights && gather(weights, timestep) };
+      const timestep = randint(0, process.numTrainTimesteps, [x0.shape[0]], rng);
+      const levels = process.levels(timestep);
+      return {
+        x: addNoise(x0, noise, levels),
+        timestep,
+        target: predictionTarget(predictionType, x0, noise, levels),
+        weight: weights && gather(constant(ndarray([...weights])), timestep),
+        ...(learnVariance && { x0, noise }),
+      };
+    },
+    loss(prediction, batch) {
+      if (!learnVariance) return meanSquares(prediction, batch);
+      const { x0, noise, timestep: timesteps, weight: weights } = batch;
+      return hybridLoss(schedule, { x0: x0!, noise: noise!, timesteps, prediction, type: predictionType, weights });
     },
   };
 }
@@ -80,34 +98,26 @@ export function rectifiedFlow({
   weighting = 'none',
   ...shape
 }: RectifiedFlowOptions = {}): Objective {
-  const drawLevels = (n: number, rng: Generator) => {
+  const process = new RectifiedFlow();
+  // Times and their weights are drawn together on the host: [2, n].
+  const drawTimes = (n: number, rng: Generator) => {
     const sigmas = drawNoiseLevels(density, n, rng, shape).map((u) => 1 - u);
-    return ndarray([...sigmas, ...flowWeights(weighting, sigmas)], [2, n]);
+    const times = sigmas.map((sigma) => sigma * process.numTrainTimesteps);
+    return ndarray([...times, ...flowWeights(weighting, sigmas)], [2, n]);
   };
   return {
     predictionType: 'flow',
     noisy(x0, rng) {
       const n = x0.shape[0];
       const noise = randn(x0.shape, rng);
-      const [sigma, weight] = split(
-        draw([2, n], 'float32', () => drawLevels(n, rng)),
+      const [timestep, weight] = split(
+        draw([2, n], 'float32', () => drawTimes(n, rng)),
         2,
-      );
-      const x = x0.add(noise.sub(x0).mul(sigma.reshape([n, ...x0.shape.slice(1).map(() => 1)])));
-      return {
-        x,
-        timestep: sigma.reshape([n]).mul(1000),
-        target: noise.sub(x0),
-        weight: weighting === 'none' ? undefined : weight.reshape([n]),
-      };
+      ).map((row) => row.reshape([n]));
+      const levels = process.levels(timestep);
+      const target = predictionTarget('flow', x0, noise, levels);
+      return { x: addNoise(x0, noise, levels), timestep, target, weight: weighting === 'none' ? undefined : weight };
     },
+    loss: meanSquares,
   };
-}
-
-/** Mean squared error of predictions [N, ...], weighted per sample. */
-export function weightedMse(prediction: Tensor, target: Tensor, weight?: Tensor): Tensor {
-  const squares = prediction.sub(target).square();
-  if (!weight) return squares.mean();
-  const n = prediction.shape[0];
-  return squares.reshape([n, -1]).mean(1).mul(weight).mean();
 }

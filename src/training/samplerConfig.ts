@@ -1,4 +1,4 @@
-import { ddim, flowMatchEuler } from '../samplers/index.js';
+import { ddim, ddpm, flowMatchEuler } from '../samplers/index.js';
 import type { TrainConfig } from './config.js';
 
 const names = { epsilon: 'epsilon', x0: 'sample', v: 'v_prediction' } as const;
@@ -6,12 +6,13 @@ const names = { epsilon: 'epsilon', x0: 'sample', v: 'v_prediction' } as const;
 /** The scheduler_config.json that goes with a run: the noise it was trained on and what it predicts. */
 export function samplerConfigOf(config: TrainConfig): Record<string, unknown> {
   if (config.predict === 'flow') return flowMatchEuler().toConfig();
-  return ddim({
+  const common = {
     numTrainTimesteps: config.trainTimesteps,
     betaSchedule: config.betaSchedule,
     predictionType: names[config.predict],
     rescaleBetasZeroSnr: config.zeroTerminalSnr,
     // Steps that begin at the last timesteps: with few steps the others would start below full noise.
     timestepSpacing: 'trailing',
-  }).toConfig();
+  } as const;
+  return config.learnVariance ? ddpm({ ...common, varianceType: 'learned_range' }).toConfig() : ddim(common).toConfig();
 }

@@ -150,6 +150,8 @@ export class TrainingSession {
 }
 
 function objectiveOf(config: TrainConfig): Objective {
+  if (config.predict === 'flow' && config.learnVariance)
+    throw new TypeError('training: learnVariance does not go with predict flow, which has no variance to learn');
   if (config.predict === 'flow')
     return rectifiedFlow({ density: config.timestepDensity, weighting: config.flowWeighting });
   const schedule = {
@@ -157,7 +159,12 @@ function objectiveOf(config: TrainConfig): Objective {
     numTrainTimesteps: config.trainTimesteps,
     rescaleBetasZeroSnr: config.zeroTerminalSnr,
   };
-  return variancePreserving({ predictionType: config.predict, schedule, minSnrGamma: config.minSnrGamma });
+  return variancePreserving({
+    predictionType: config.predict,
+    schedule,
+    minSnrGamma: config.minSnrGamma,
+    learnVariance: config.learnVariance,
+  });
 }
 
 function optimizerOf(

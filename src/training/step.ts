@@ -4,7 +4,7 @@ import { dropLabels, inTraining } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
 import { type CompileOptions, compile, gradients, sumOverParts, type Tensor, Variable } from '../tensor/index.js';
 import { emaUpdate } from './ema.js';
-import { type Objective, weightedMse } from './objective.js';
+import type { Objective } from './objective.js';
 import { clipGradients, type Optimizer } from './optimizer.js';
 
 export interface TrainingStepOptions {
@@ -62,17 +62,16 @@ export function trainingStep(options: TrainingStepOptions): TrainingStep {
   /** Loss and gradients of a batch, accumulated over parts that fit the caches. */
   const backward = (images: Tensor, labels: Tensor) =>
     inTraining(() => {
-      const { x, timestep, target, weight } = objective.noisy(images, rng);
-      const batch = { x, timestep, target, weight, label: dropCondition(labels) };
+      const batch = { ...objective.noisy(images, rng), label: dropCondition(labels) };
       const names = (Object.keys(batch) as (keyof typeof batch)[]).filter((name) => batch[name] !== undefined);
-      const parts = options.compile?.device && options.compile.device !== 'cpu' ? 1 : partsOf(x.shape);
+      const parts = options.compile?.device && options.compile.device !== 'cpu' ? 1 : partsOf(images.shape);
       const [loss, ...sums] = sumOverParts(
         parts,
         names.map((name) => batch[name]!),
         (slices) => {
           const part = Object.fromEntries(names.map((name, i) => [name, slices[i]])) as unknown as typeof batch;
           const prediction = model.forward(part.x, part.timestep, part.label);
-          const share = weightedMse(prediction, part.target, part.weight).mul(1 / parts);
+          const share = objective.loss(prediction, part).mul(1 / parts);
           return [share, ...gradients(share, parameters)];
         },
       );

@@ -100,7 +100,8 @@ export class TrainingRun {
     if (height !== width)
       throw new RangeError(`${data}: images are ${height}x${width}; give --size to make them square`);
     const format = { channels, size: height, classes: dataset.classNames.length };
-    const model = denoiserClass(config.model).create(config.modelConfig, format, new Generator(config.seed));
+    const modelConfig = { ...(config.learnVariance && { outChannels: 2 * channels }), ...config.modelConfig };
+    const model = denoiserClass(config.model).create(modelConfig, format, new Generator(config.seed));
     const resolved = { ...config, modelConfig: { ...model.config } };
     return new TrainingRun(folder, resolved, dataset, new TrainingSession(model, resolved));
   }
