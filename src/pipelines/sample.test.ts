@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { ndarray } from '../array/index.js';
 import { cfg } from '../guidance/index.js';
-import { DiT } from '../models/index.js';
+import { DiT, UNet2D, unet2dPresets } from '../models/index.js';
 import { Generator } from '../random/index.js';
 import { ddim, ddpm, flowMatchEuler } from '../samplers/index.js';
 import { compile, type Tensor } from '../tensor/index.js';
@@ -72,6 +72,15 @@ describe('sample', () => {
     await expect(run.next()).rejects.toThrow('abort');
     await expect(sampleImages({ model, sampler: ddim(), plan, classes: [12] })).rejects.toThrow(
       'DiT: class label 12 out of range 0..2',
+    );
+  });
+
+  it('takes models without classes', async () => {
+    const unet = new UNet2D({ ...unet2dPresets.tiny, sampleSize: 8, inChannels: 1, outChannels: 1 }, new Generator(0));
+    const images = await sampleImages({ model: unet, sampler: ddim(), plan, classes: [0, 0] });
+    expect(images.shape).toEqual([2, 1, 8, 8]);
+    await expect(sampleImages({ model: unet, sampler: ddim(), plan, classes: [0], guidance: cfg(3) })).rejects.toThrow(
+      'this guidance needs an unconditional prediction',
     );
   });
 

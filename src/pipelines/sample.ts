@@ -1,4 +1,4 @@
-import { type NdArray, ndarray } from '../array/index.js';
+import { type NdArray, ndarray, zeros } from '../array/index.js';
 import { type Guider, guidePrediction, type StepInfo, unguided } from '../guidance/index.js';
 import type { Denoiser } from '../models/index.js';
 import { withPerturbations } from '../nn/index.js';
@@ -23,7 +23,7 @@ export interface SampleOptions {
   readonly plan: PlanOptions;
   /** Default: none, the plain conditional prediction. */
   readonly guidance?: Guider;
-  /** The class of each image to make, 0..nullClass-1 (nullClass itself: no condition). */
+  /** The class of each image to make, 0..nullClass-1 (nullClass itself: no condition); all 0 for a model without classes. */
   readonly classes: readonly number[];
   /** What guidance moves away from; default: the null class. */
   readonly negativeClasses?: readonly number[];
@@ -67,7 +67,7 @@ export async function* sample(options: SampleOptions): AsyncGenerator<SampleStep
     options.latents ?? scaled(rng.randn(shape), plan.initialScale),
   );
   let carried: readonly NdArray[] = Array.from({ length: guidance.slots }, () =>
-    ndarray(new Float32Array(state[0].data.length), shape),
+    zeros([shape[0], guidance.channels ?? shape[1], ...shape.slice(2)]),
   );
   try {
     for (const [k, call] of plan.calls.entries()) {
@@ -87,7 +87,7 @@ export async function* sample(options: SampleOptions): AsyncGenerator<SampleStep
         timestep: ndarray(new Float32Array(classes.length).fill(call.timestep)),
         labels,
         negatives: negatives ?? labels,
-        noise: usesNoise(plan, k) ? rng.randn(shape) : ndarray(new Float32Array(state[0].data.length), shape),
+        noise: usesNoise(plan, k) ? rng.randn(shape) : zeros(shape),
         state,
         carried,
       });
@@ -136,7 +136,8 @@ function stepGraph(
     (inputs: StepInputs): StepOutputs => {
       const x = scaleInput(layout, inputs.coefficients, inputs.state[0]);
       const predictions = branches.map((branch) => {
-        const condition = branch.condition === 'positive' ? inputs.labels : inputs.negatives;
+        const label = branch.condition === 'positive' ? inputs.labels : inputs.negatives;
+        const condition = model.nullClass === undefined ? undefined : label;
         const answer = () => predict(model, x, inputs.timestep, condition);
         return [branch.name, branch.perturb ? withPerturbations(branch.perturb(model), answer) : answer()] as const;
       });
@@ -154,7 +155,7 @@ function labelsOf(model: Denoiser, classes: readonly number[]): NdArray<'int64'>
   const last = model.nullClass ?? 0;
   for (const label of classes)
     if (!Number.isInteger(label) || label < 0 || label > last)
-      throw new RangeError(`${name}: class label ${label} out of range 0..${last - 1}`);
+      throw new RangeError(`${name}: class label ${label} out of range 0..${Math.max(0, last - 1)}`);
   if (classes.length === 0) throw new RangeError(`${name}: expected at least one class to sample, got none`);
   return ndarray([...classes], [classes.length], 'int64');
 }
