@@ -1,5 +1,14 @@
 import type { NdArray } from '../array/index.js';
-import { type Device, type DeviceValue, inTurn, Session, staysOn, toDeviceValue, toHost } from '../runtime/index.js';
+import {
+  type Device,
+  type DeviceValue,
+  inTurn,
+  Session,
+  type SessionOptions,
+  staysOn,
+  toDeviceValue,
+  toHost,
+} from '../runtime/index.js';
 import { emitGraph, reachable } from './graph.js';
 import { type HostLoop, hostLoops } from './hostLoop.js';
 import { input } from './ops/leaves.js';
@@ -90,7 +99,8 @@ export function evaluate(tensors: Tree<Tensor>, options: CompileOptions = {}): P
 
 interface Trace {
   readonly device: Device;
-  readonly session: Session;
+  /** Absent when there is nothing to compute before the loops. */
+  readonly session: Session | undefined;
   /** Names of the arguments in the graph; undefined for one it does not read. */
   readonly args: readonly (string | undefined)[];
   readonly live: ReadonlyMap<Variable, string>;
@@ -140,15 +150,21 @@ class Program {
     const draws = new Map(leaves.filter(isDraw).map((x, i) => [x, `r${i}`]));
     const inputs = new Map(flatten(symbols, tensorLeaf).map((x, i) => [x, `i${i}`]));
 
+    if ([...inputs.keys(), ...live.keys(), ...outputs].some((x) => x.dtype === 'bfloat16'))
+      throw new TypeError(
+        'compile: onnxruntime takes bfloat16 as frozen weights only: use { freeze: true } and cast them, or convert with toFloat32',
+      );
+
     const { graph, outputNames } = emitGraph({ inputs: new Map([...inputs, ...live, ...draws]), weights, outputs });
     const nextNames = outputNames.slice(fetched.length);
-    const session = await Session.create(graph, {
+    const engine: SessionOptions = {
       device,
       threads,
       spinning,
       optimization: updates.size > 0 ? 'none' : 'all',
       resident: [...rest.keys()].flatMap((v, i) => (staysOn(device, v.dtype) ? [nextNames[i]] : [])),
-    });
+    };
+    const session = outputs.length > 0 ? await Session.create(graph, engine) : undefined;
     const read = new Set(graph.inputs.map((value) => value.name));
     return new Program({
       device,
@@ -178,7 +194,7 @@ class Program {
     for (const v of loops.flatMap((loop) => loop.variables)) await v.state.read();
     for (const [x, name] of draws) feeds[name] = toDeviceValue(drawn(x));
 
-    const values = await session.run(feeds, [...outputs.values(), ...updates.values()]);
+    const values = (await session?.run(feeds, [...outputs.values(), ...updates.values()])) ?? {};
     const read = (x: Tensor): NdArray => toHost(values[outputs.get(x)!]);
     for (const loop of loops)
       loop.run(
@@ -197,7 +213,7 @@ class Program {
     if (buffers.length > 0) structuredClone(0, { transfer: buffers });
   }
 
-  release(): Promise<void> {
-    return this.trace.session.release();
+  async release(): Promise<void> {
+    await this.trace.session?.release();
   }
 }
