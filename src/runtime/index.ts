@@ -1,3 +1,4 @@
+export * from './convBlock.js';
 export * from './onnx.js';
 export * from './session.js';
 export * from './state.js';

@@ -1,5 +1,6 @@
 import type { NdArray } from '../array/index.js';
 import {
+  convBlock,
   type Device,
   type DeviceValue,
   inTurn,
@@ -11,6 +12,7 @@ import {
 } from '../runtime/index.js';
 import { emitGraph, reachable } from './graph.js';
 import { type HostLoop, hostLoops } from './hostLoop.js';
+import { withBlockedConvolutions } from './ops/blockedConv.js';
 import { input } from './ops/leaves.js';
 import { drawn, isDraw } from './ops/random.js';
 import type { Tensor } from './tensor.js';
@@ -139,7 +141,7 @@ class Program {
     const { loops, rest } = device === 'webgpu' ? { loops: [], rest: updates } : hostLoops(updates);
     const fetched = [...new Set([...results, ...loops.flatMap((loop) => [...loop.arrays, ...loop.scalars])])];
     const wanted = [...fetched, ...rest.values()];
-    const outputs = device === 'webgpu' ? forWebGpu(wanted) : wanted;
+    const outputs = await forDevice(wanted, device, freeze);
 
     const leaves = reachable(outputs).filter((x) => x.inputs.length === 0);
     const variables = leaves.filter((x): x is Variable => x instanceof Variable);
@@ -216,4 +218,11 @@ class Program {
   async release(): Promise<void> {
     await this.trace.session?.release();
   }
+}
+
+/** In the primitives that suit the device. Frozen weights are re-laid out by the engine itself. */
+async function forDevice(outputs: readonly Tensor[], device: Device, freeze: boolean): Promise<readonly Tensor[]> {
+  if (device === 'webgpu') return forWebGpu(outputs);
+  const block = device === 'cpu' && !freeze && (await convBlock());
+  return block ? withBlockedConvolutions(outputs, block) : outputs;
 }

@@ -9,6 +9,7 @@ const counts: Readonly<Record<string, Count>> = {
   matmul: ({ size, inputs: [a], attrs }) => 2 * size * a.shape.at(attrs.transA ? -2 : -1)!,
   linear: ({ size, inputs: [x] }) => 2 * size * x.shape[1],
   conv2d: ({ size, inputs: [, weight] }) => 2 * size * (weight.size / weight.shape[0]),
+  conv2dWeight: ({ size, shape: [o], inputs: [, g] }) => 2 * g.size * (size / o),
   convTranspose2d: ({ inputs: [x, weight] }) => 2 * x.size * (weight.size / weight.shape[0]),
 };
 

@@ -158,6 +158,14 @@ const cases: Record<string, [(...xs: Tensor[]) => Tensor, NdArray<'float32'>[], 
     [values([2, 3, 4]), values([2, 5, 4], 2), values([2, 5, 6], 3)],
   ],
   conv2d: [(x, w, c) => conv2d(x, w, c, { padding: 1 }), [image, values([3, 4, 3, 3], 4), values([3], 5)]],
+  'conv2d, channels in blocks': [
+    (x, w, c) => conv2d(x.mul(0.1), w, c, { padding: 1 }),
+    [values([2, 16, 4, 4]), values([32, 16, 3, 3], 4), values([32], 5)],
+  ],
+  'conv2d, channels in blocks, stride 2': [
+    (x, w) => conv2d(x.mul(0.1), w, undefined, { stride: 2, padding: 1 }),
+    [values([8, 16, 8, 8]), values([16, 16, 3, 3], 4)],
+  ],
   'conv2d, stride 2': [(x, w) => conv2d(x, w, undefined, { stride: 2, padding: 1 }), [image, values([3, 4, 3, 3], 4)]],
   'conv2d, asymmetric padding': [
     (x, w) =>

@@ -4,7 +4,7 @@ import { range } from '../shape.js';
 import type { Tensor } from '../tensor.js';
 import { gather } from './indexing.js';
 import { constant } from './leaves.js';
-import { matmul } from './linear.js';
+import { matmul, matrixTranspose } from './linear.js';
 import { pad, slice, stack } from './shape.js';
 
 export interface ConvOptions {
@@ -14,21 +14,22 @@ export interface ConvOptions {
   dilation?: number | readonly [number, number];
   groups?: number;
 }
-type Pair = readonly [number, number];
-type ConvAttrs = { stride: Pair; pads: readonly [Pair, Pair]; dilation: Pair; groups: number };
+export type Pair = readonly [number, number];
+export type ConvAttrs = { stride: Pair; pads: readonly [Pair, Pair]; dilation: Pair; groups: number };
 
 const pair = (v: number | Pair): Pair => (typeof v === 'number' ? [v, v] : v);
 const attrsOf = ({ stride = 1, padding = 0, dilation = 1, groups = 1 }: ConvOptions): ConvAttrs => {
   const p = typeof padding === 'number' ? [padding, padding] : padding;
   return { stride: pair(stride), pads: [pair(p[0]), pair(p[1])], dilation: pair(dilation), groups };
 };
-const onnx = ({ stride, pads, dilation, groups }: ConvAttrs) => ({
+/** As ONNX writes them. */
+export const onnxConv = ({ stride, pads, dilation, groups }: ConvAttrs) => ({
   strides: { ints: stride },
   pads: { ints: [pads[0][0], pads[1][0], pads[0][1], pads[1][1]] },
   dilations: { ints: dilation },
   group: { i: groups },
 });
-const extent = (size: number, kernel: number, i: 0 | 1, { stride, pads, dilation }: ConvAttrs): number =>
+export const extent = (size: number, kernel: number, i: 0 | 1, { stride, pads, dilation }: ConvAttrs): number =>
   Math.floor((size + pads[i][0] + pads[i][1] - dilation[i] * (kernel - 1) - 1) / stride[i]) + 1;
 
 const convOp: Op<ConvAttrs> = {
@@ -49,7 +50,7 @@ const convOp: Op<ConvAttrs> = {
     e.node(
       'Conv',
       inputs.map((x) => e.name(x)),
-      onnx(attrs),
+      onnxConv(attrs),
     ),
   gradient: ({ inputs: [x, w, b], attrs }) => [
     (g) => inputGradient(g, w, x.shape, attrs),
@@ -70,7 +71,10 @@ const transposedOp: Op<ConvAttrs & { size: Pair }> = {
     const outputPadding = ([0, 1] as const).map(
       (i) => attrs.size[i] - transposedExtent(x.shape[2 + i], w.shape[2 + i], i, attrs),
     );
-    return e.node('ConvTranspose', [e.name(x), e.name(w)], { ...onnx(attrs), output_padding: { ints: outputPadding } });
+    return e.node('ConvTranspose', [e.name(x), e.name(w)], {
+      ...onnxConv(attrs),
+      output_padding: { ints: outputPadding },
+    });
   },
   gradient: ({ inputs: [x, w], attrs }) => [
     (g) =>
@@ -114,30 +118,52 @@ function inputGradient(g: Tensor, w: Tensor, shape: readonly number[], attrs: Co
   return apply(convOp, [g, turned], { stride, pads: far as unknown as ConvAttrs['pads'], dilation, groups });
 }
 
-/** One matrix product per kernel tap, over batch and positions at once. */
-function weightGradient(
+export type WeightGradientAttrs = ConvAttrs & { kernel: Pair };
+/** Of x and the gradient of the result; a primitive so that an engine may have a better form of it. */
+const weightGradientOp: Op<WeightGradientAttrs> = {
+  name: 'conv2dWeight',
+  infer: ([x, g], { kernel, groups }) => ({ shape: [g.shape[1], x.shape[1] / groups, ...kernel], dtype: x.dtype }),
+  emit(e, { inputs: [x, g] }, attrs) {
+    const taps = weightGradientByTaps(x, g, attrs);
+    e.compute([taps]);
+    return [e.name(taps)];
+  },
+  gradient: ({ inputs: [x, g], attrs: { kernel: _, ...attrs } }) => [
+    (gw) => inputGradient(g, gw, x.shape, attrs),
+    (gw) => apply(convOp, [x, gw], attrs),
+  ],
+};
+const weightGradient = (x: Tensor, g: Tensor, [, , kh, kw]: readonly number[], attrs: ConvAttrs): Tensor =>
+  apply(weightGradientOp, [x, g], { ...attrs, kernel: [kh, kw] as const });
+
+/** One matrix product per tap of the kernel, over batch and positions at once. */
+function weightGradientByTaps(
   x: Tensor,
   g: Tensor,
-  shape: readonly number[],
-  { stride, pads, dilation, groups }: ConvAttrs,
+  { kernel, stride, pads, dilation, groups }: WeightGradientAttrs,
 ): Tensor {
-  const [o, cg, kh, kw] = shape;
-  const [n, , oh, ow] = g.shape;
+  const [n, c] = x.shape;
+  const [, o, oh, ow] = g.shape;
   const length = n * oh * ow;
   const rows = g.transpose([1, 0, 2, 3]).reshape([groups, o / groups, length]);
-  const padded = pad(x, [[0, 0], [0, 0], pads[0], pads[1]]).transpose([1, 0, 2, 3]);
+  const padded = pad(x, [[0, 0], [0, 0], pads[0], pads[1]]);
+  if (kernel[0] * kernel[1] * stride[0] * stride[1] === 1) {
+    const columns = padded.transpose([1, 0, 2, 3]).reshape([groups, c / groups, length]);
+    const product =
+      groups === 1
+        ? matmul(rows.squeeze(0), columns.squeeze(0), { transB: true })
+        : matmul(rows, matrixTranspose(columns));
+    return product.reshape([o, c / groups, 1, 1]);
+  }
+  // Channels last make the slices long runs.
+  const last = padded.reshape([n, groups, c / groups, ...padded.shape.slice(2)]).transpose([1, 0, 3, 4, 2]);
   const taps: Tensor[] = [];
-  for (let i = 0; i < kh; i++)
-    for (let j = 0; j < kw; j++) {
+  for (let i = 0; i < kernel[0]; i++)
+    for (let j = 0; j < kernel[1]; j++) {
       const [top, left] = [i * dilation[0], j * dilation[1]];
-      const band = slice(padded, 2, top, top + (oh - 1) * stride[0] + 1, stride[0]);
-      const tap = slice(band, 3, left, left + (ow - 1) * stride[1] + 1, stride[1]).reshape([groups, cg, length]);
-      // One group is a plain matrix product, which can add to a sum in passing.
-      taps.push(
-        groups === 1
-          ? matmul(rows.squeeze(0), tap.squeeze(0), { transB: true }).unsqueeze(0)
-          : matmul(rows, tap, { transB: true }),
-      );
+      const band = slice(last, 2, top, top + (oh - 1) * stride[0] + 1, stride[0]);
+      const tap = slice(band, 3, left, left + (ow - 1) * stride[1] + 1, stride[1]);
+      taps.push(matmul(rows, tap.reshape([groups, length, c / groups])));
     }
-  return stack(taps, 3).reshape(shape);
+  return stack(taps, 3).reshape([o, c / groups, ...kernel]);
 }

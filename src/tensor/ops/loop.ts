@@ -24,6 +24,7 @@ const loopOp: Op<LoopAttrs> = {
     const goOn: OnnxValue = { name: e.fresh(), dtype: 'bool', shape: [] };
     const sums = outputs.map(({ dtype, shape }): OnnxValue => ({ name: e.fresh(), dtype, shape }));
     const fused = productsOnlyForSums(outputs);
+    e.compute([...outsideOf(placeholders, outputs)]);
     const body = e.subgraph([iteration, goOn, ...sums], () => {
       for (const [i, part] of placeholders.entries())
         e.define(part, slicePart(e, e.name(inputs[i]), part.shape[0], iteration.name));
@@ -89,11 +90,17 @@ export function sumOverParts(
   const outputs = f(placeholders);
   // Parts need draws of their own (dropout masks), which only the whole batch gives them.
   if (reachable(outputs).some(isDraw)) return f(batch);
+  const outside = outsideOf(placeholders, outputs);
+  const first = apply(loopOp, [...batch, ...outside], { parts, placeholders, outputs });
+  return [first, ...range(outputs.length - 1, 1).map((i) => furtherOutput(first, i))];
+}
+
+/** What the body reads that does not depend on the part. */
+function outsideOf(placeholders: readonly Tensor[], outputs: readonly Tensor[]): ReadonlySet<Tensor> {
   const inside = new Set<Tensor>(placeholders);
   const outside = new Set<Tensor>();
   for (const x of reachable(outputs)) if (x.inputs.some((y) => inside.has(y))) inside.add(x);
   for (const x of inside) for (const y of x.inputs) if (!inside.has(y)) outside.add(y);
   for (const x of outputs) if (!inside.has(x)) outside.add(x);
-  const first = apply(loopOp, [...batch, ...outside], { parts, placeholders, outputs });
-  return [first, ...range(outputs.length - 1, 1).map((i) => furtherOutput(first, i))];
+  return outside;
 }
