@@ -19,7 +19,6 @@ import { self } from './self.js';
 interface Options extends Readonly<Record<string, unknown>> {
   readonly minutes: number;
   readonly out: string;
-  readonly threads?: number;
 }
 
 export function defineDemo(program: Command, cli: Cli): void {
@@ -81,7 +80,7 @@ async function demo(output: Output, options: Options): Promise<ExitCode> {
   });
 }
 
-/** A model small enough to show something after two minutes on two cores; time, not a number of steps, ends it. */
+/** A model, and batches, small enough to show something after two minutes on two cores; time, not a number of steps, ends it. */
 async function train(output: Output, folder: string, minutes: number, signal: AbortSignal): Promise<void> {
   const run = await TrainingRun.create(
     {
@@ -90,10 +89,10 @@ async function train(output: Output, folder: string, minutes: number, signal: Ab
       data: 'fashion-mnist',
       steps: 1_000_000,
       checkpointEvery: 2000,
-      learningRate: 1e-3,
-      warmup: 50,
-      batch: 64,
-      emaDecay: 0.995,
+      learningRate: 2e-3,
+      warmup: 40,
+      batch: 32,
+      emaDecay: 0.99,
       predict: 'flow',
       keep: 1,
     },

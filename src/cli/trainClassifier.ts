@@ -10,8 +10,7 @@ import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { interruptible } from './interrupt.js';
 import { duration, type Output, shellWord } from './output.js';
 import { Progress } from './progress.js';
-import { number } from './trainFlags.js';
-import { wholeNumber } from './values.js';
+import { number, wholeNumber } from './values.js';
 
 interface Options extends Readonly<Record<string, unknown>> {
   readonly data: string;

@@ -4,6 +4,7 @@ import { snakeCase } from '../io/index.js';
 import { denoiserClass, denoiserClasses } from '../models/index.js';
 import { type TrainConfig, trainConfig } from '../training/index.js';
 import { UsageError } from './exitCodes.js';
+import { number } from './values.js';
 
 type Field = Exclude<keyof TrainConfig, 'model' | 'modelConfig'>;
 
@@ -101,15 +102,6 @@ function fieldOption(field: string, text: string): Option {
     option.argParser((value) => (type === 'array' ? value.split(',') : [value]).map(number(flag)));
   return option;
 }
-
-/** A reader of numbers for a flag. @throws UsageError that names the flag. */
-export const number =
-  (flag: string) =>
-  (text: string): number => {
-    const value = text.trim() === '' ? Number.NaN : Number(text);
-    if (!Number.isNaN(value)) return value;
-    throw new UsageError(`${flag}: expected a number, got '${text}'`);
-  };
 
 /** The parsed options that are fields of a run's config, as the user gave them. */
 export function givenTrainFields(options: Readonly<Record<string, unknown>>): Record<string, unknown> {

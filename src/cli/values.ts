@@ -2,6 +2,15 @@ import { cfg, type Guider, unguided } from '../guidance/index.js';
 import { ddim, ddpm, dpmSolverMultistep, euler, flowMatchEuler, type Sampler } from '../samplers/index.js';
 import { UsageError } from './exitCodes.js';
 
+/** A reader of numbers for commander. @throws UsageError that names the flag. */
+export const number =
+  (flag: string) =>
+  (text: string): number => {
+    const value = text.trim() === '' ? Number.NaN : Number(text);
+    if (!Number.isNaN(value)) return value;
+    throw new UsageError(`${flag}: expected a number, got '${text}'`);
+  };
+
 /** A reader of whole numbers from `least` on, for commander. @throws UsageError that names the flag. */
 export const wholeNumber =
   (flag: string, least = 1) =>

@@ -40,6 +40,7 @@ export class Participant {
     child.stderr.on('data', (text) => {
       errors += text;
     });
+    child.stdin.on('error', () => {}); // that it ended is seen where its answer is awaited
     const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
     const said = () => errors.trim().split('\n').slice(-3).join(' ') || 'it ended without a word';
     try {
