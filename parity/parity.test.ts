@@ -5,10 +5,11 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { type NdArray, ndarray } from '../src/array/index.js';
 import { writeSafetensors } from '../src/io/node/index.js';
+import type { Adapter } from './adapter.js';
 import { ReferenceCase } from './case.js';
 import { brokenClaims } from './claims.js';
 import { parity } from './cli.js';
-import { type Adapter, findAdapter } from './groups/index.js';
+import { findAdapter } from './groups/index.js';
 import { type Result, runCase } from './run.js';
 import { toleranceOf } from './tolerances.js';
 

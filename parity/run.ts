@@ -1,6 +1,7 @@
+import type { Adapter } from './adapter.js';
 import { placeOf, ReferenceCase } from './case.js';
 import { type Comparison, compare, worstOf } from './compare.js';
-import { type Adapter, findAdapter } from './groups/index.js';
+import { findAdapter } from './groups/index.js';
 import { toleranceOf } from './tolerances.js';
 
 export interface Result {

@@ -15,8 +15,8 @@ import {
   scaleInput,
 } from '../../src/samplers/index.js';
 import { compile, concat, type Tensor } from '../../src/tensor/index.js';
+import type { Adapter, Outputs } from '../adapter.js';
 import type { ReferenceCase } from '../case.js';
-import type { Adapter, Outputs } from './index.js';
 
 type Numbers = ArrayLike<number>;
 type Config = NoiseScheduleConfig & { shift: number; useDynamicShifting: boolean; timestepType?: string };

@@ -2,8 +2,8 @@ import { type NdArray, ndarray } from '../../src/array/index.js';
 import * as nn from '../../src/nn/index.js';
 import { Generator } from '../../src/random/index.js';
 import { compile, type Tensor } from '../../src/tensor/index.js';
+import type { Adapter, Outputs } from '../adapter.js';
 import type { ReferenceCase } from '../case.js';
-import type { Adapter, Outputs } from './index.js';
 
 type Inputs = Readonly<Record<string, Tensor>>;
 /** One output, or several by their names behind `out.`. */

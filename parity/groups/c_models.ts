@@ -2,8 +2,8 @@ import { type NdArray, ndarray } from '../../src/array/index.js';
 import { denoiserClass } from '../../src/models/index.js';
 import { Generator } from '../../src/random/index.js';
 import { compile, type Tensor } from '../../src/tensor/index.js';
+import type { Adapter, Outputs } from '../adapter.js';
 import type { ReferenceCase } from '../case.js';
-import type { Adapter, Outputs } from './index.js';
 
 /** One time for all images, or one for each: as [N]. */
 function timesteps(reference: ReferenceCase, count: number): NdArray {

@@ -13,9 +13,9 @@ import {
   trainingStep,
   variancePreserving,
 } from '../../src/training/index.js';
+import type { Adapter, Outputs } from '../adapter.js';
 import type { ReferenceCase } from '../case.js';
 import { emaOptions, emaSettings } from './e_training.js';
-import type { Adapter, Outputs } from './index.js';
 
 const settings = z.object({
   optimizer: z.object({

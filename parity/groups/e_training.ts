@@ -4,9 +4,9 @@ import { drawNoiseLevels, flowWeights, noiseSchedule, signalToNoise } from '../.
 import { Generator } from '../../src/random/index.js';
 import { compile, type Tensor } from '../../src/tensor/index.js';
 import { type EmaOptions, emaDecay, emaUpdate, type ScheduleName, schedule } from '../../src/training/index.js';
+import type { Adapter, Outputs } from '../adapter.js';
 import type { ReferenceCase } from '../case.js';
 import { densityOf, weightingOf } from './h_flow_training.js';
-import type { Adapter, Outputs } from './index.js';
 
 const float64 = (values: readonly number[]): NdArray => ndarray([...values], undefined, 'float64');
 

@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import { type NdArray, ndarray, type Shape, sizeOf, toFloat32, toHalf } from '../../src/array/index.js';
 import { biasUniform, Generator, kaimingUniform, normalWeights, truncNormal } from '../../src/random/index.js';
+import type { Adapter, Outputs } from '../adapter.js';
 import type { ReferenceCase } from '../case.js';
-import type { Adapter, Outputs } from './index.js';
 
 const shapeOf = (text: string): Shape => text.split('x').map(Number);
 const int64 = (values: Iterable<number>): NdArray => ndarray([...values], undefined, 'int64');

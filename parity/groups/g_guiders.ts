@@ -9,8 +9,8 @@ import {
   unguided,
 } from '../../src/guidance/index.js';
 import { compile, type Tensor } from '../../src/tensor/index.js';
+import type { Adapter, Outputs } from '../adapter.js';
 import type { ReferenceCase } from '../case.js';
-import type { Adapter, Outputs } from './index.js';
 
 const cfgConfig = z.object({
   guidance_scale: z.number().default(7.5),

@@ -5,8 +5,8 @@ import { DiT } from '../../src/models/index.js';
 import { CombinedTimestepLabelEmbeddings, FeedForward, timestepEmbedding } from '../../src/nn/index.js';
 import { Generator } from '../../src/random/index.js';
 import { compile, concat, gradients, type Tensor } from '../../src/tensor/index.js';
+import type { Adapter, Outputs } from '../adapter.js';
 import type { ReferenceCase } from '../case.js';
-import type { Adapter, Outputs } from './index.js';
 
 /** The arguments of the paper's repository. */
 const paperConfig = z.object({

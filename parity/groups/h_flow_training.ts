@@ -2,8 +2,8 @@ import { z } from 'zod';
 import { ndarray } from '../../src/array/index.js';
 import { drawNoiseLevels, type FlowWeighting, flowWeights, type TimestepDensity } from '../../src/diffusion/index.js';
 import { Generator } from '../../src/random/index.js';
+import type { Adapter, Outputs } from '../adapter.js';
 import type { ReferenceCase } from '../case.js';
-import type { Adapter, Outputs } from './index.js';
 
 /** diffusers takes any other name for `uniform` and for `none`. */
 export const densityOf = (scheme: string): TimestepDensity =>

@@ -11,8 +11,8 @@ import {
   RMSNorm,
 } from '../../src/nn/index.js';
 import { compile, gradients, type Tensor, type Variable } from '../../src/tensor/index.js';
+import type { Adapter } from '../adapter.js';
 import type { ReferenceCase } from '../case.js';
-import type { Adapter } from './index.js';
 
 type Norm = Module & { forward(x: Tensor): Tensor };
 /** The arguments of torch.nn's norms. */

@@ -43,6 +43,7 @@ const groups: readonly (readonly [heading: string, fields: { readonly [F in Fiel
       optimizer: 'update rule',
       learningRate: 'highest learning rate',
       lrSchedule: 'how the learning rate changes',
+      lrStepRules: 'factors of piecewise_constant, such as 1:1000,0.1:2000,0.01',
       warmup: 'steps over which the learning rate rises from 0',
       weightDecay: 'decoupled decay, spared on biases, norms and embeddings',
       betas: 'decay rates of the moments of adamw',

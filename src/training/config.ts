@@ -36,6 +36,8 @@ export const trainConfig = z.strictObject({
   optimizer: z.enum(['adamw', 'sgd']).default('adamw'),
   learningRate: z.number().positive().default(3e-4),
   lrSchedule: z.enum(scheduleNames).default('constant_with_warmup'),
+  /** For piecewise_constant: '1:1000,0.1:2000,0.01' is 1 before step 1000, 0.1 before step 2000, then 0.01. */
+  lrStepRules: z.string().optional(),
   warmup: z.number().int().min(0).default(100),
   weightDecay: z.number().min(0).default(0.01),
   betas: z.tuple([share, share]).default([0.9, 0.999]),

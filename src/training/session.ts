@@ -47,8 +47,8 @@ export class TrainingSession {
     this.optimizer = optimizerOf(config, parameters);
     this.ema = new Map([...parameters].map(([name, p]) => [name, new Variable(copyOf(p.value), false, `ema.${name}`)]));
     this.rng = new Generator(config.seed + 1);
-    const { lrSchedule, warmup, steps, learningRate } = config;
-    const factor = schedule(lrSchedule, { warmupSteps: warmup, totalSteps: steps, learningRate });
+    const { lrSchedule, warmup, steps, learningRate, lrStepRules: stepRules } = config;
+    const factor = schedule(lrSchedule, { warmupSteps: warmup, totalSteps: steps, learningRate, stepRules });
     this.learningRateAt = (step) => learningRate * factor(step);
     this.trainStep = trainingStep({
       model,
