@@ -1,8 +1,9 @@
 import type { NdArray } from '../array/index.js';
 import { scalarValue } from './ops/leaves.js';
-import { sameShape } from './shape.js';
+import { range, sameShape } from './shape.js';
 import type { Tensor } from './tensor.js';
 import { Variable } from './variable.js';
+import { type Loop, type LoopCode, type Operand, wasmLoop } from './wasm.js';
 
 /**
  * Elementwise updates of variables (an optimiser's step, an average of the weights) as one fused loop on the host.
@@ -18,14 +19,6 @@ export interface HostLoop {
   readonly variables: readonly Variable[];
   run(arrays: readonly NdArray[], scalars: readonly number[]): void;
 }
-
-type Loop = (
-  n: number,
-  state: readonly Float32Array[],
-  arrays: readonly Float32Array[],
-  scalars: readonly number[],
-) => void;
-const loops = new Map<string, Loop>();
 
 /** Splits the updates into fused host loops and the rest, which the graph has to compute. */
 export function hostLoops(updates: ReadonlyMap<Variable, Tensor>): { loops: HostLoop[]; rest: Map<Variable, Tensor> } {
@@ -60,48 +53,65 @@ function hostLoop(targets: readonly Variable[], updates: ReadonlyMap<Variable, T
   const variables: Variable[] = [...targets];
   const arrays: Tensor[] = [];
   const scalars: Tensor[] = [];
-  const lines: string[] = [];
-  const names = new Map<Tensor, string>();
+  const steps: LoopCode['steps'][number][] = [];
+  const operands = new Map<Tensor, Operand>();
   const indexIn = <T>(list: T[], item: T): number => (list.includes(item) ? list.indexOf(item) : list.push(item) - 1);
 
-  const visit = (x: Tensor, v: Variable): string => {
-    const known = names.get(x);
+  const operand = (x: Tensor, v: Variable): Operand => {
+    const known = operands.get(x);
     if (known) return known;
     const literal = scalarValue(x);
-    if (literal !== undefined) return `(${literal})`;
-    let name: string;
+    if (literal !== undefined) return { literal };
+    let result: Operand;
     if (x instanceof Variable && sameShape(x.shape, v.shape) && x.dtype === 'float32')
-      name = `v${indexIn(variables, x)}[i]`;
+      result = { variable: indexIn(variables, x) };
     else if (fuses(x, v)) {
-      const operands = x.inputs.map((input) => visit(input, v));
-      name = `x${names.size}`;
-      lines.push(`const ${name} = ${x.op.expression!(...operands)};`);
-    } else if (x.op.name === 'expand' && x.inputs[0].size === 1) name = visit(x.inputs[0], v);
-    else if (x.size === 1 && v.size !== 1) name = `s${indexIn(scalars, x)}`;
-    else name = `a${indexIn(arrays, x)}[i]`;
-    names.set(x, name);
-    return name;
+      const from = x.inputs.map((input) => operand(input, v));
+      result = { step: steps.push({ op: x.op, operands: from }) - 1 };
+    } else if (x.op.name === 'expand' && x.inputs[0].size === 1) result = operand(x.inputs[0], v);
+    else if (x.size === 1 && v.size !== 1) result = { scalar: indexIn(scalars, x) };
+    else result = { array: indexIn(arrays, x) };
+    operands.set(x, result);
+    return result;
   };
-  const stores = targets.map((v, i) => `v${i}[i] = ${visit(updates.get(v)!, v)};`);
-
-  const source = [
-    ...variables.map((_, i) => `const v${i} = state[${i}];`),
-    ...arrays.map((_, i) => `const a${i} = arrays[${i}];`),
-    ...scalars.map((_, i) => `const s${i} = scalars[${i}];`),
-    `for (let i = 0; i < n; i++) {`,
-    ...lines,
-    ...stores,
-    `}`,
-  ].join('\n');
-  let loop = loops.get(source);
-  if (!loop) {
-    loop = new Function('n', 'state', 'arrays', 'scalars', source) as Loop;
-    loops.set(source, loop);
-  }
+  const results = targets.map((v) => operand(updates.get(v)!, v));
+  const loop = loopOf({ variables: variables.length, arrays: arrays.length, scalars: scalars.length, steps, results });
   const run: HostLoop['run'] = (values, numbers) => {
-    const data = (list: readonly NdArray[]) => list.map((array) => array.data as Float32Array);
-    loop(targets[0].size, data(variables.map((v) => v.value)), data(values), numbers);
+    const state = variables.map((v) => v.value);
+    loop(
+      [...state, ...values].map((array) => array.data as Float32Array),
+      numbers,
+    );
     for (const v of targets) v.changed();
   };
   return { arrays, scalars, variables, run };
+}
+
+const loops = new Map<string, Loop>();
+function loopOf(code: LoopCode): Loop {
+  const key = JSON.stringify(code, (name, value) => (name === 'op' ? value.name : value));
+  const loop = loops.get(key) ?? wasmLoop(code) ?? scriptLoop(code);
+  loops.set(key, loop);
+  return loop;
+}
+
+/** The loop as JavaScript, for primitives that WebAssembly has no instruction for. */
+function scriptLoop({ variables, arrays, scalars, steps, results }: LoopCode): Loop {
+  const text = (x: Operand): string => {
+    if ('variable' in x) return `v${x.variable}[i]`;
+    if ('array' in x) return `a${x.array}[i]`;
+    if ('scalar' in x) return `s${x.scalar}`;
+    return 'step' in x ? `x${x.step}` : `(${x.literal})`;
+  };
+  const source = [
+    ...range(variables).map((k) => `const v${k} = values[${k}];`),
+    ...range(arrays).map((k) => `const a${k} = values[${variables + k}];`),
+    ...range(scalars).map((k) => `const s${k} = scalars[${k}];`),
+    `for (let i = 0; i < v0.length; i++) {`,
+    ...steps.map(({ op, operands }, k) => `const x${k} = ${op.expression!(...operands.map(text))};`),
+    ...results.map((x, k) => `const r${k} = ${text(x)};`),
+    ...results.map((_, k) => `v${k}[i] = r${k};`),
+    `}`,
+  ].join('\n');
+  return new Function('values', 'scalars', source) as Loop;
 }
