@@ -13,9 +13,10 @@ export const classifierConfig = modelConfig({
     .array(z.tuple([positive, positive]))
     .min(1)
     .default([
-      [32, 2],
+      [32, 1],
+      [64, 2],
       [64, 1],
-      [96, 2],
+      [128, 2],
       [128, 1],
     ]),
   normNumGroups: positive.default(8),

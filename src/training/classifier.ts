@@ -20,7 +20,7 @@ export interface ClassifierTrainingOptions {
   /** Default 0.05. */
   readonly weightDecay?: number;
   readonly seed?: number;
-  /** Mirror every second image; default true. */
+  /** Mirror every second image; default false. */
   readonly flip?: boolean;
   readonly signal?: AbortSignal;
   readonly compile?: CompileOptions;
@@ -44,7 +44,7 @@ export async function* trainClassifier(
   dataset: Dataset,
   options: ClassifierTrainingOptions = {},
 ): AsyncGenerator<ClassifierEvent, void, undefined> {
-  const { epochs = 4, batch = 128, learningRate = 3e-3, weightDecay = 0.05, seed = 0, flip = true, signal } = options;
+  const { epochs = 4, batch = 128, learningRate = 3e-3, weightDecay = 0.05, seed = 0, flip = false, signal } = options;
   const parameters = classifier.namedParameters();
   const optimizer = adamW(parameters, { weightDecay, exclude: withoutDecay });
   const update = compile((images: Tensor, labels: Tensor, numbers: readonly Tensor[]) => {
