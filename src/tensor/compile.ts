@@ -159,11 +159,13 @@ class Program {
 
     const { graph, outputNames } = emitGraph({ inputs: new Map([...inputs, ...live, ...draws]), weights, outputs });
     const nextNames = outputNames.slice(fetched.length);
+    // The engine's optimiser breaks the order of a training step, and merges checkpointed sections with their copies.
+    const asWritten = updates.size > 0 || reachable(wanted).some((x) => x.section !== undefined);
     const engine: SessionOptions = {
       device,
       threads,
       spinning,
-      optimization: updates.size > 0 ? 'none' : 'all',
+      optimization: asWritten ? 'none' : 'all',
       resident: [...rest.keys()].flatMap((v, i) => (staysOn(device, v.dtype) ? [nextNames[i]] : [])),
     };
     const session = outputs.length > 0 ? await Session.create(graph, engine) : undefined;

@@ -67,7 +67,7 @@ export function emitGraph({ inputs, weights, outputs }: EmitRequest): { graph: O
       const results = build();
       const body = nodes;
       nodes = outer;
-      return { inputs: values, outputs: results, initializers: [], nodes: leavesLast(body) };
+      return { inputs: values, outputs: results, initializers: [], nodes: runAsWritten(body) };
     },
     define: (x, name) => names.set(x, [name]),
     compute(tensors, visit = (_, emit) => emit()) {
@@ -98,15 +98,30 @@ export function emitGraph({ inputs, weights, outputs }: EmitRequest): { graph: O
     return free.delete(name) ? name : emitter.node('Identity', [name])[0];
   });
   const values = outputs.map((x, i) => ({ name: outputNames[i], dtype: x.dtype, shape: x.shape }));
-  return { graph: { inputs: fed, outputs: values, initializers, nodes: leavesLast(nodes) }, outputNames };
+  return { graph: { inputs: fed, outputs: values, initializers, nodes: runAsWritten(nodes) }, outputNames };
 }
 
 /**
- * onnxruntime walks a graph back from the nodes nobody reads, the last one in the file first, depth first. With those
- * nodes at the end, in reverse, it runs the others in the order they were written, and the file stays sorted.
+ * The nodes in another order of the file, in which onnxruntime runs them as they are written here, though its
+ * unoptimised walk begins at nodes that nobody reads, the last in the file first, and goes back depth first, again to
+ * the last in the file first. What is written early must stand late; the file stays sorted, as subgraphs must be.
  */
-export function leavesLast(nodes: readonly OnnxNode[]): OnnxNode[] {
-  const read = new Set(nodes.flatMap((node) => node.inputs));
-  const isLeaf = (node: OnnxNode) => !node.outputs.some((name) => read.has(name));
-  return [...nodes.filter((node) => !isLeaf(node)), ...nodes.filter(isLeaf).reverse()];
+export function runAsWritten(nodes: readonly OnnxNode[]): OnnxNode[] {
+  const makers = new Map(nodes.flatMap((node, i) => node.outputs.map((name) => [name, i] as const)));
+  const sources = nodes.map((node) => readBy(node).flatMap((name) => (name ? (makers.get(name) ?? []) : [])));
+  const read = new Set(sources.flat());
+  const placed = new Set<number>();
+  const stack = [...nodes.keys()].filter((i) => !read.has(i));
+  while (stack.length > 0) {
+    const waiting = sources[stack[stack.length - 1]].filter((i) => !placed.has(i));
+    if (waiting.length > 0) stack.push(waiting.reduce((a, b) => Math.max(a, b)));
+    else placed.add(stack.pop()!);
+  }
+  return [...placed].map((i) => nodes[i]);
 }
+
+/** What a node reads, the bodies of loops included. */
+const readBy = ({ inputs, attributes }: OnnxNode): string[] => [
+  ...inputs,
+  ...Object.values(attributes).flatMap((a) => ('g' in a ? a.g.nodes.flatMap(readBy) : [])),
+];
