@@ -3,10 +3,14 @@ import type { Attributes, OnnxGraph, OnnxInitializer, OnnxNode, OnnxValue } from
 import { type Emitter, isFurtherOutput } from './op.js';
 import type { Tensor } from './tensor.js';
 
-/** Every node the given ones depend on, themselves included, in order of construction (inputs before users). */
-export function reachable(roots: Iterable<Tensor>): Tensor[] {
+/**
+ * Every node the given ones depend on, themselves included, in order of construction (inputs before users).
+ * @param until nodes not to look behind.
+ */
+export function reachable(roots: Iterable<Tensor>, until: Pick<ReadonlySet<Tensor>, 'has'> = new Set()): Tensor[] {
   const seen = new Set<Tensor>(roots);
-  for (const x of seen) for (const input of x.inputs) seen.add(input); // a Set visits what is added while it is walked
+  // A Set visits what is added while it is walked.
+  for (const x of seen) if (!until.has(x)) for (const input of x.inputs) seen.add(input);
   return [...seen].sort((a, b) => a.id - b.id);
 }
 

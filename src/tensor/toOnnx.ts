@@ -2,9 +2,9 @@ import type { DType, NdArray } from '../array/index.js';
 import { encodeModel, type OnnxGraph, type OnnxInitializer, type OnnxNode } from '../runtime/index.js';
 import { emitGraph, reachable } from './graph.js';
 import { asCopy } from './op.js';
+import { type WeightGradientAttrs, weightGradientByTaps } from './ops/conv.js';
 import { input } from './ops/leaves.js';
-import { matmul, matrixTranspose } from './ops/linear.js';
-import { type Rules, rewrite } from './rewrite.js';
+import { plainMatmul, type Rules, rewrite } from './rewrite.js';
 import type { Tensor } from './tensor.js';
 import { Variable } from './variable.js';
 
@@ -95,10 +95,8 @@ function named(
 
 /** What onnxruntime alone computes in one node, in standard operators. */
 const standard: Rules = {
-  matmul: ([a, b], { transA, transB, alpha }) =>
-    a.rank === 2 && b.rank === 2
-      ? matmul(a, b, { transA: transA as boolean, transB: transB as boolean, alpha: alpha as number })
-      : matmul(transA ? matrixTranspose(a) : a, transB ? matrixTranspose(b) : b).mul(alpha as number),
+  matmul: plainMatmul,
+  conv2dWeight: ([x, g], attrs) => weightGradientByTaps(x, g, attrs as WeightGradientAttrs),
   geluTanh: ([x]) =>
     x.mul(
       x

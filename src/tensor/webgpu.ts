@@ -1,21 +1,16 @@
-import { type ConvOptions, conv2d } from './ops/conv.js';
+import { type ConvOptions, conv2d, type WeightGradientAttrs, weightGradientByTaps } from './ops/conv.js';
 import { constant } from './ops/leaves.js';
-import { matmul, matrixTranspose } from './ops/linear.js';
 import { pad } from './ops/shape.js';
-import { type Rules, rewrite } from './rewrite.js';
+import { plainMatmul, type Rules, rewrite } from './rewrite.js';
 import type { Tensor } from './tensor.js';
 
 /** The outputs in primitives that onnxruntime's WebGPU kernels compute, and compute rightly (docs/devices.md). */
 export const forWebGpu = (outputs: readonly Tensor[]): Tensor[] => rewrite(outputs, rules);
 
 const rules: Rules = {
-  // FusedMatMul has no kernel; two matrices are a Gemm, which has one.
-  matmul([a, b], { transA, transB, alpha }) {
-    if ((a.rank === 2 && b.rank === 2) || (!transA && !transB && alpha === 1)) return undefined;
-    const factor = alpha as number;
-    const [left, right] = [transA ? matrixTranspose(a) : a, transB ? matrixTranspose(b) : b];
-    return a.size <= b.size ? matmul(left.mul(factor), right) : matmul(left, right.mul(factor));
-  },
+  // FusedMatMul has no kernel.
+  matmul: plainMatmul,
+  conv2dWeight: ([x, g], attrs) => weightGradientByTaps(x, g, attrs as WeightGradientAttrs),
   // From 6, 9, 15, ... to 4k channels its kernel reads the wrong ones (onnxruntime issue 29651): empty ones fill up.
   conv2d([x, w, bias], { stride, pads, dilation, groups }) {
     const [outputs, channels] = w.shape;

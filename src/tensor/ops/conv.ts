@@ -137,7 +137,7 @@ const weightGradient = (x: Tensor, g: Tensor, [, , kh, kw]: readonly number[], a
   apply(weightGradientOp, [x, g], { ...attrs, kernel: [kh, kw] as const });
 
 /** One matrix product per tap of the kernel, over batch and positions at once. */
-function weightGradientByTaps(
+export function weightGradientByTaps(
   x: Tensor,
   g: Tensor,
   { kernel, stride, pads, dilation, groups }: WeightGradientAttrs,
