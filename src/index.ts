@@ -7,7 +7,7 @@ export * from './models/index.js';
 export * as nn from './nn/index.js';
 export * from './pipelines/index.js';
 export { Generator } from './random/index.js';
-export type { Device } from './runtime/index.js';
+export { type Device, deviceProblem } from './runtime/index.js';
 export * from './samplers/index.js';
 export * from './tensor/index.js';
 export * from './training/index.js';

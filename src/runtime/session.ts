@@ -95,3 +95,18 @@ export class Session {
     return this.session.release();
   }
 }
+
+/** Why nothing runs on this device here, and what to do about it; undefined when it does run. */
+export async function deviceProblem(device: Device): Promise<string | undefined> {
+  const value = (name: string) => ({ name, dtype: 'float32' as const, shape: [1] });
+  const node = { type: 'Neg', domain: '', inputs: ['x'], outputs: ['y'], attributes: {} };
+  const graph = { inputs: [value('x')], outputs: [value('y')], initializers: [], nodes: [node] };
+  try {
+    const session = await Session.create(graph, { device, optimization: 'none' });
+    await session.run({ x: toDeviceValue(ndarray([1])) }, ['y']);
+    await session.release();
+    return undefined;
+  } catch (error) {
+    return (error as Error).message;
+  }
+}

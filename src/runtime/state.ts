@@ -1,9 +1,15 @@
 import type { DType, NdArray } from '../array/index.js';
-import { type Device, type DeviceValue, toDeviceValue } from './session.js';
+import { type Device, type DeviceValue, type Session, toDeviceValue } from './session.js';
 import { download, staysOn, upload } from './transfer.js';
 
+/** A value on the GPU, with the session that it must not outlive: its memory is the session's to free. */
+interface Buffer {
+  value?: DeviceValue;
+  owner?: Session;
+}
+
 /** Frees the buffers of states that were dropped: the garbage collector sees only their small handles. */
-const forgotten = new FinalizationRegistry<{ value?: DeviceValue }>((buffer) => buffer.value?.dispose());
+const forgotten = new FinalizationRegistry<Buffer>((buffer) => buffer.value?.dispose());
 
 /**
  * An array that outlives calls and lives where it was last written: in host memory, or in a buffer of the GPU.
@@ -13,7 +19,7 @@ export class State {
   #host: NdArray | undefined;
   /** The engine's view of the host array. */
   #hostValue: DeviceValue | undefined;
-  readonly #buffer: { value?: DeviceValue } = {};
+  readonly #buffer: Buffer = {};
 
   constructor(array: NdArray) {
     this.#host = array;
@@ -36,12 +42,14 @@ export class State {
   changed(): void {
     this.#buffer.value?.dispose();
     this.#buffer.value = undefined;
+    this.#buffer.owner = undefined;
   }
 
-  /** Puts the output of a session in its place and frees the buffer it replaces. */
-  take(value: DeviceValue): void {
+  /** Puts an output that its session left on the GPU in its place, and frees the buffer it replaces. */
+  take(value: DeviceValue, owner: Session): void {
     this.changed();
     this.#buffer.value = value;
+    this.#buffer.owner = owner;
     this.#host = undefined;
     this.#hostValue = undefined;
   }
@@ -50,6 +58,13 @@ export class State {
   async read(): Promise<NdArray> {
     this.#host ??= await download(this.#buffer.value!);
     return this.#host;
+  }
+
+  /** To be called before a session is released: what it left on the GPU moves to host memory. */
+  async leave(owner: Session): Promise<void> {
+    if (this.#buffer.owner !== owner) return;
+    await this.read();
+    this.changed();
   }
 
   /** What a session on this device is fed. */

@@ -39,7 +39,7 @@ export interface CompileOptions {
 
 export interface Compiled<A extends readonly unknown[], R> {
   (...args: { [I in keyof A]: Hosted<A[I]> }): Promise<Hosted<R>>;
-  /** Frees the sessions, after the calls under way; later calls are refused. Variables keep their values. */
+  /** Frees the sessions, after the calls under way; later calls are refused. Variables move to host memory. */
   release(): Promise<void>;
 }
 
@@ -205,7 +205,7 @@ class Program {
         loop.arrays.map(read),
         loop.scalars.map((x) => (read(x).data as Float32Array)[0]),
       );
-    for (const [v, name] of updates) v.receive(values[name]);
+    for (const [v, name] of updates) v.receive(values[name], session!);
     this.discardLoopArrays(values);
     return mapTree<Tensor, NdArray>(result, tensorLeaf, read);
   }
@@ -218,7 +218,10 @@ class Program {
   }
 
   async release(): Promise<void> {
-    await this.trace.session?.release();
+    const { session, updates } = this.trace;
+    if (!session) return;
+    for (const v of updates.keys()) await v.state.leave(session);
+    await session.release();
   }
 }
 

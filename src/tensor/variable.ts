@@ -1,5 +1,5 @@
 import { type DType, type NdArray, sizeOf } from '../array/index.js';
-import { type DeviceValue, inTurn, State, toHost } from '../runtime/index.js';
+import { type DeviceValue, inTurn, type Session, State, toHost } from '../runtime/index.js';
 import type { Op } from './op.js';
 import { sameShape } from './shape.js';
 import { Tensor } from './tensor.js';
@@ -66,8 +66,8 @@ export class Variable extends Tensor {
   }
 
   /** Takes over what a session computed as its next value. */
-  receive(next: DeviceValue): void {
-    if (next.location === 'gpu-buffer') this.state.take(next);
+  receive(next: DeviceValue, from: Session): void {
+    if (next.location === 'gpu-buffer') this.state.take(next, from);
     else this.state.put(toHost(next));
     this.version++;
   }
