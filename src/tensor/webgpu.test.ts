@@ -10,6 +10,7 @@ import {
   gelu,
   gradients,
   matmul,
+  maxPool2d,
   normalize,
   scaledDotProductAttention,
   silu,
@@ -63,6 +64,10 @@ const cases: Record<string, [(...xs: Tensor[]) => readonly Tensor[], NdArray[]]>
   'norm, GELU and their gradients': [
     (x) => gradients(gelu(normalize(x), 'tanh').square().sum(), [x]),
     [rng.randn([4, 12])],
+  ],
+  'maxima and their gradients': [
+    (x) => gradients(maxPool2d(x, 3, 2, 1).square().sum().add(maxPool2d(x).sum()), [x]),
+    [rng.randn([2, 3, 6, 6])],
   ],
   'logic and signs': [
     (x) => [x.greater(0.5).or(x.less(-0.5)).cast('float32'), x.sign(), x.mul(0).sign()],
