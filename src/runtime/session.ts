@@ -57,6 +57,8 @@ export class Session {
   /** @throws Error when the device's provider is not installed, or the graph is refused. */
   static async create(graph: OnnxGraph, options: SessionOptions): Promise<Session> {
     const bytes = encodeModel(graph);
+    // In browsers all sessions share one pool, made with the first; it needs a page isolated by COOP and COEP headers.
+    if (options.threads !== undefined) ort.env.wasm.numThreads = options.threads;
     const external = graph.initializers.filter((initializer) => initializer.external);
     const creation = ort.InferenceSession.create(bytes, {
       executionProviders: [options.device],
