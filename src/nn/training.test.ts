@@ -114,6 +114,7 @@ describe('recomputed activations', () => {
       new Generator(0),
     );
     const x = new Generator(1).randn([2, 4, 3, 3]);
-    expect(await gradientsOf(module, x, true)).toEqual(await gradientsOf(module, x, false));
+    const kept = await gradientsOf(module, x, false); // which the engine's optimiser has fused otherwise
+    for (const [i, value] of (await gradientsOf(module, x, true)).entries()) expect(value).toBeCloseTo(kept[i], 5);
   });
 });
