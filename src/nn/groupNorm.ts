@@ -1,5 +1,5 @@
 import { zeros } from '../array/index.js';
-import { normalize, type Tensor, type Variable } from '../tensor/index.js';
+import { groupNorm, normalize, type Tensor, type Variable } from '../tensor/index.js';
 import { affine, type NormOptions } from './layerNorm.js';
 import { Module, ones, parameter } from './module.js';
 
@@ -38,7 +38,8 @@ export class GroupNorm extends Module {
   forward(x: Tensor): Tensor {
     if (x.shape[1] !== this.channels)
       throw new RangeError(`GroupNorm: input [${x.shape}], expected ${this.channels} channels`);
+    if (this.weight && this.bias) return groupNorm(x, this.groups, this.weight, this.bias, this.options.eps);
     const y = groupNormalize(x, this.groups, this.options.eps);
-    return affine(y, this.weight && perChannel(this.weight, x), this.bias && perChannel(this.bias, x));
+    return affine(y, this.weight && perChannel(this.weight, x));
   }
 }

@@ -7,7 +7,14 @@ export { arange, gather, gatherElements, oneHot, scatterAdd, sort, topK } from '
 export { constant, zerosLike } from './ops/leaves.js';
 export { linear, matmul, matrixTranspose } from './ops/linear.js';
 export { sumOverParts } from './ops/loop.js';
-export { type AttentionOptions, logSoftmax, normalize, scaledDotProductAttention, softmax } from './ops/normalize.js';
+export {
+  type AttentionOptions,
+  groupNorm,
+  logSoftmax,
+  normalize,
+  scaledDotProductAttention,
+  softmax,
+} from './ops/normalize.js';
 export { draw, rand, randint, randn } from './ops/random.js';
 export { variance } from './ops/reduce.js';
 export { avgPool2d, maxPool2d, resizeNearest } from './ops/resample.js';

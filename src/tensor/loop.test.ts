@@ -32,6 +32,25 @@ describe('sumOverParts', () => {
     }
   });
 
+  it('moves the elements of a sum after summing, and where they are read, before', async () => {
+    const f = compile((x: Tensor) =>
+      sumOverParts(3, [x], ([part]) => {
+        const [moved, read] = [part.mul(2).transpose().reshape([6]), part.mul(3).transpose()];
+        return [moved, read, read.exp().sum(), part.reshape([6])];
+      }),
+    );
+    const g = compile((x: Tensor) => {
+      const sum = (y: Tensor) => y.reshape([3, 2, 3]).sum(0);
+      const exponentials = x.mul(3).exp().sum();
+      return [sum(x.mul(2)).transpose().reshape([6]), sum(x.mul(3)).transpose(), exponentials, sum(x).reshape([6])];
+    });
+    const [got, expected] = [await f(x), await g(x)];
+    for (const [i, { shape, data }] of expected.entries()) {
+      expect(got[i].shape).toEqual(shape);
+      for (const [k, value] of (data as Float32Array).entries()) expect(got[i].data[k]).toBeCloseTo(value, 4);
+    }
+  });
+
   it('reads what does not depend on the part from outside', async () => {
     const f = compile((x: Tensor) => sumOverParts(2, [x], ([part]) => [part.sum(), w.sum()]));
     const [sum, outside] = await f(x);

@@ -1,6 +1,7 @@
 import { reachable } from './graph.js';
 import { apply, asCopy, furtherOutput, isFurtherOutput } from './op.js';
 import { matmul, matrixTranspose } from './ops/linear.js';
+import { type LoopAttrs, loopInputs } from './ops/loop.js';
 import type { Tensor } from './tensor.js';
 
 /** A primitive in terms of others; undefined leaves the node as it is. */
@@ -23,9 +24,10 @@ export function rewrite(outputs: readonly Tensor[], rules: Rules): Tensor[] {
     return tensors.map((x) => copies.get(x)!);
   };
   const rewritten = (x: Tensor): Tensor => {
-    const inputs = x.inputs.map((input) => copies.get(input)!);
     const body = x.attrs.outputs as readonly Tensor[] | undefined; // of a loop, which reads from outside itself
     const attrs = body ? { ...x.attrs, outputs: all(body) } : x.attrs;
+    const from = x.inputs.map((input) => copies.get(input)!);
+    const inputs = body ? loopInputs(from, attrs as LoopAttrs) : from;
     return asCopy(`rewritten ${x.id}`, () => {
       const replacement = rules[x.op.name]?.(inputs, attrs);
       if (replacement) return all([replacement])[0];

@@ -4,10 +4,9 @@ import { apply, type Op } from '../op.js';
 import { type Rules, rewrite } from '../rewrite.js';
 import { range } from '../shape.js';
 import type { Tensor } from '../tensor.js';
-import { type ConvAttrs, extent, onnxConv, type Pair, type WeightGradientAttrs } from './conv.js';
+import { type ConvAttrs, extent, onnxConv, type Pair, turnedTaps, type WeightGradientAttrs } from './conv.js';
 import { gather } from './indexing.js';
-import { constant } from './leaves.js';
-import { pad, split } from './shape.js';
+import { concat, split } from './shape.js';
 
 /**
  * The outputs with convolutions that onnxruntime's blocked kernels compute: 0.6 times as long as plain ones, which
@@ -26,16 +25,15 @@ export function withBlockedConvolutions(outputs: readonly Tensor[], block: numbe
   const blocked = (x: Tensor) => once(images, x, () => apply(blockedOp, [x], {}));
   const unblocked = (x: Tensor) => apply(unblockedOp, [x], {});
 
-  /** [O, I, kH, kW] as [O / block, I / block, kH, kW, block of I, block of O]. */
-  const blockedKernel = (w: Tensor): Tensor => {
-    const [o, c, kh, kw] = w.shape;
-    return once(kernels, w, () =>
-      w
-        .reshape([o / block, block, c / block, block, kh, kw])
-        .transpose([0, 2, 4, 5, 3, 1])
-        .reshape(w.shape),
-    );
-  };
+  /** [O, I, kH, kW] as [O / block, I / block, kH kW, block of I, block of O]. */
+  const blockedKernel = (w: Tensor): Tensor =>
+    once(kernels, w, () => {
+      const turned = w.op.name === 'turnedKernel';
+      const [o, c, kh, kw] = (turned ? w.inputs[0] : w).shape;
+      const blocks = (turned ? w.inputs[0] : w).reshape([o / block, block, c / block, block, kh * kw]);
+      if (!turned) return blocks.transpose([0, 2, 4, 3, 1]).reshape(w.shape);
+      return gather(blocks.transpose([2, 0, 4, 1, 3]), turnedTaps(kh * kw), 2).reshape(w.shape);
+    });
 
   const rules: Rules = {
     conv2d([x, w, bias], attrs) {
@@ -46,42 +44,44 @@ export function withBlockedConvolutions(outputs: readonly Tensor[], block: numbe
       return unblocked(apply(blockedConvOp, inputs, { stride, pads, dilation, groups, third: 'bias' }));
     },
 
-    // The transposed problem: the image's channels are the batch, and what is summed over, batch and rows, are channels.
+    // The transposed problem: channels are the batch, and what is summed over, samples and bands of rows, are channels,
+    // one block of them at a time.
     conv2dWeight([x, g], attrs) {
       const { kernel, stride, pads, dilation, groups } = attrs as WeightGradientAttrs;
       const [n, c] = x.shape;
       const [, o, height, width] = g.shape;
-      const together = block / gcd(n, block); // bands of rows that fill a block with the batch
-      const rows = Math.ceil(height / (together * Math.ceil((4 * g.size) / CACHE_BYTES)));
-      const turns = Math.ceil(height / (together * rows));
-      const tall = rows * together * turns;
+      const samples = gcd(n, block);
+      const bands = block / samples;
+      const turns = Math.ceil((4 * samples * o * height * width) / CACHE_BYTES);
+      const rows = Math.ceil(height / (bands * turns));
+      const tall = rows * bands * turns;
       if (groups !== 1 || o % block || kernel[0] * kernel[1] === 1 || tall > 1.25 * height || x.dtype !== 'float32')
         return undefined;
 
+      const filters = blocked(window(g, [0, 0], [tall, width]))
+        .reshape([n / samples, samples, o / block, turns, bands, rows * width, block])
+        .transpose([0, 3, 2, 5, 4, 1, 6])
+        .reshape([(n / samples) * turns, o, block, rows, width]);
       const reach = (i: 0 | 1, size: number) => (size - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1;
-      const image = framed(x.transpose([1, 0, 2, 3]), [pads[0][0], pads[1][0]], [reach(0, tall), reach(1, width)]);
-      const filters = blocked(framed(g, [0, 0], [tall, width]))
-        .reshape([n / gcd(n, block), gcd(n, block), o / block, turns, together, rows * width, block])
-        .transpose([3, 2, 0, 5, 1, 4, 6]);
-      let sum: Tensor | undefined;
-      for (const [turn, filter] of split(filters, turns).entries()) {
-        const bands = range(together, turn * together).map((band) => range(reach(0, rows), band * rows * stride[0]));
-        const at = constant(ndarray(bands.flat(), [together, reach(0, rows)], 'int64'));
-        const part = together * turns === 1 ? image : gather(image, at, 2);
-        const inputs = [
-          blocked(part.reshape([c, n * together, reach(0, rows), image.shape[3]])),
-          filter.reshape([o, n * together, rows, width]),
-          ...(sum ? [sum] : []),
-        ];
-        sum = apply(blockedConvOp, inputs, { stride: dilation, pads: none, dilation: stride, groups, third: 'sum' });
-      }
+      const size: Pair = [reach(0, rows), reach(1, width)];
+      const images = split(x, n / samples).flatMap((part) =>
+        range(turns).map((turn) => {
+          const band = (i: number) => (turn * bands + i) * rows * stride[0] - pads[0][0];
+          const channels = concat(range(bands).map((i) => window(part, [band(i), -pads[1][0]], size)));
+          return blocked(channels.reshape([1, block, c * size[0], size[1]])).reshape([c, block, ...size]);
+        }),
+      );
+      const sum = split(filters, images.length).reduce<Tensor | undefined>((before, filter, i) => {
+        const inputs = [images[i], filter.squeeze(0), ...(before ? [before] : [])];
+        return apply(blockedConvOp, inputs, { stride: dilation, pads: none, dilation: stride, groups, third: 'sum' });
+      }, undefined);
       return unblocked(sum!).transpose([1, 0, 2, 3]);
     },
   };
   return rewrite(outputs, rules);
 }
 
-/** What a core's second cache holds of the gradient while every channel of the image is taken past it. */
+/** What of the filters a core's second cache holds while the channels, one after another, are taken past them. */
 const CACHE_BYTES = 2 ** 20;
 
 const none: readonly [Pair, Pair] = [
@@ -91,18 +91,20 @@ const none: readonly [Pair, Pair] = [
 
 const gcd = (a: number, b: number): number => (b === 0 ? a : gcd(b, a % b));
 
-/** The last two axes with zeros before, and with zeros or cut to this size after. */
-function framed(x: Tensor, before: Pair, size: Pair): Tensor {
-  const after = size.map((length, i) => Math.max(0, length - before[i] - x.shape[2 + i]));
-  const [top, left] = before;
-  const padded = pad(x, [
-    [0, 0],
-    [0, 0],
-    [top, after[0]],
-    [left, after[1]],
-  ]);
-  return padded.slice(2, 0, size[0]).slice(3, 0, size[1]);
-}
+type WindowAttrs = { from: Pair; size: Pair };
+const windowOp: Op<WindowAttrs> = {
+  name: 'window',
+  infer: ([x], { size }) => ({ shape: [...x.shape.slice(0, 2), ...size], dtype: x.dtype }),
+  // Negative padding cuts off.
+  emit(e, { inputs: [x] }, { from, size }) {
+    const after = size.map((length, i) => from[i] + length - x.shape[2 + i]);
+    const pads = [0, 0, -from[0], -from[1], 0, 0, ...after];
+    return e.node('Pad', [e.name(x), e.constant(ndarray(pads, [8], 'int64'))]);
+  },
+};
+/** A part of the last two axes, zero where it reaches beyond them. */
+const window = (x: Tensor, from: Pair, size: Pair): Tensor =>
+  [0, 1].every((i) => from[i] === 0 && size[i] === x.shape[2 + i]) ? x : apply(windowOp, [x], { from, size });
 
 type Nothing = Record<string, never>;
 const blockedOp: Op<Nothing> = {

@@ -99,24 +99,41 @@ export function convTranspose2d(
 
 function inputGradient(g: Tensor, w: Tensor, shape: readonly number[], attrs: ConvAttrs): Tensor {
   const { stride, pads, dilation, groups } = attrs;
-  const [, cg, kh, kw] = w.shape;
+  const [, , kh, kw] = w.shape;
   const far = ([0, 1] as const).map((i) => {
     const reach = dilation[i] * ([kh, kw][i] - 1);
     return [reach - pads[i][0], reach - pads[i][1]] as const;
   });
   if (stride[0] !== 1 || stride[1] !== 1 || far.flat().some((p) => p < 0))
     return apply(transposedOp, [g, w], { ...attrs, size: [shape[2], shape[3]] as const });
-  // With stride 1 it is an ordinary convolution with the kernel turned by 180 degrees and its channels swapped.
-  const o = w.shape[0] / groups;
-  const taps = constant(ndarray(range(kh * kw).reverse(), [kh * kw], 'int64'));
-  const turned = gather(w.reshape([groups, o, cg, kh * kw]).transpose([0, 2, 1, 3]), taps, 3).reshape([
-    groups * cg,
-    o,
-    kh,
-    kw,
-  ]);
+  // With stride 1 it is an ordinary convolution.
+  const turned = apply(turnedOp, [w], { groups });
   return apply(convOp, [g, turned], { stride, pads: far as unknown as ConvAttrs['pads'], dilation, groups });
 }
+
+/** A kernel turned by 180 degrees, its channels swapped; a primitive so that an engine may lay it out as it likes. */
+const turnedOp: Op<{ groups: number }> = {
+  name: 'turnedKernel',
+  infer: (
+    [
+      {
+        shape: [o, cg, kh, kw],
+        dtype,
+      },
+    ],
+    { groups },
+  ) => ({ shape: [groups * cg, o / groups, kh, kw], dtype }),
+  emit(e, { inputs: [w], shape }, { groups }) {
+    const [o, cg, kh, kw] = w.shape;
+    const swapped = w.reshape([groups, o / groups, cg, kh * kw]).transpose([0, 2, 1, 3]);
+    const turned = gather(swapped, turnedTaps(kh * kw), 3).reshape(shape);
+    e.compute([turned]);
+    return [e.name(turned)];
+  },
+  gradient: ({ attrs }) => [(g) => apply(turnedOp, [g], attrs)],
+};
+/** The taps of a kernel in reverse. */
+export const turnedTaps = (count: number): Tensor => constant(ndarray(range(count).reverse(), [count], 'int64'));
 
 export type WeightGradientAttrs = ConvAttrs & { kernel: Pair };
 /** Of x and the gradient of the result; a primitive so that an engine may have a better form of it. */

@@ -92,8 +92,9 @@ const sigmoidLinear: Op<{ alpha: number }> = {
   // y = x s; dy/dx = s + alpha y (1 - s)
   gradient: ({ inputs: [x], output: y, attrs: { alpha } }) => [
     (g) => {
-      const s = sigmoid(alpha === 1 ? x : x.mul(alpha));
-      return g.mul(s.add((alpha === 1 ? y : y.mul(alpha)).mul(s.neg().add(1))));
+      const s = sigmoid(x.mul(alpha));
+      const scaled = y.mul(alpha);
+      return g.mul(s.add(scaled.sub(scaled.mul(s))));
     },
   ],
 };

@@ -58,16 +58,95 @@ const normalizeOp: Op<NormalizeAttrs> = {
       const over = trailing(x, axes);
       const n = sizeOf(over.map((i) => x.shape[i]));
       const inverse = furtherOutput(y, 2);
-      const projection = y.mul(g.mul(y).mean(over, true)).add(g.mean(over, true));
-      let dx = g.sub(projection).mul(inverse);
+      let dx = throughNormalize(g, y, inverse, over);
       if (ofMean) dx = dx.add(ofMean.mul(1 / n));
-      if (ofInverse) dx = dx.add(y.mul(ofInverse.mul(inverse.square()).mul(-1 / n)));
+      if (ofInverse) dx = dx.add(throughInverse(ofInverse, y, inverse, n));
       return dx;
     },
   ],
 };
+const throughNormalize = (g: Tensor, y: Tensor, inverse: Tensor, over: number[]): Tensor =>
+  g.sub(y.mul(g.mul(y).mean(over, true)).add(g.mean(over, true))).mul(inverse);
+const throughInverse = (g: Tensor, y: Tensor, inverse: Tensor, n: number): Tensor =>
+  y.mul(g.mul(inverse.square()).mul(-1 / n));
+
 /** (x - mean) / sqrt(biased variance + eps) over the last `axes` axes: layer norm without its affine part. */
 export const normalize = (x: Tensor, axes = 1, eps = 1e-5): Tensor => apply(normalizeOp, [x], { axes, eps });
+
+type GroupNormAttrs = { groups: number; eps: number };
+const groupNormOp: Op<GroupNormAttrs> = {
+  name: 'groupNorm',
+  infer: ([x, weight, bias], { groups }) => {
+    if (x.shape[1] % groups || weight.size !== x.shape[1] || bias.size !== x.shape[1])
+      throw new RangeError(
+        `groupNorm: [${x.shape}] with a weight [${weight.shape}] and a bias [${bias.shape}] in ${groups} groups`,
+      );
+    return { shape: x.shape, dtype: x.dtype };
+  },
+  emit: (e, { inputs: [x, weight, bias] }, { groups, eps }) => {
+    const int64 = (values: readonly number[]) => e.constant(ndarray(values, [values.length], 'int64'));
+    const length = x.size / (x.shape[0] * groups);
+    const ones = e.constant(ndarray(new Float32Array(length).fill(1), [length]));
+    const [rows] = e.node('Reshape', [e.name(x), int64([x.shape[0], groups, length])]);
+    const [normal, , inverse] = e.node(
+      'LayerNormalization',
+      [rows, ones],
+      { axis: { i: 2 }, epsilon: { f: eps } },
+      { outputs: [true, false, true] },
+    );
+    const [y] = e.node('Reshape', [normal, int64(x.shape)]);
+    const perChannel = int64([x.shape[1], ...x.shape.slice(2).map(() => 1)]);
+    const [scale, shift] = [weight, bias].map((v) => e.node('Reshape', [e.name(v), perChannel])[0]);
+    return [...e.node('Add', [e.node('Mul', [y, scale])[0], shift]), y, inverse];
+  },
+  // Further outputs: x normalised, before the affine part, and 1 / sqrt(variance + eps) of each group [N, groups, 1].
+  further: ({ inputs: [x] }, { groups }) => [
+    { shape: x.shape, dtype: x.dtype },
+    { shape: [x.shape[0], groups, 1], dtype: x.dtype },
+  ],
+  gradient: ({ inputs: [x, weight, bias], output, attrs: { groups } }) => {
+    const [n, c] = x.shape;
+    const positions = range(x.rank - 2, 2);
+    const [normal, inverse] = [furtherOutput(output, 1), furtherOutput(output, 2)];
+    const length = x.size / (n * groups);
+    // Sums over positions, from which all the other sums follow.
+    const products = (g: Tensor) => g.mul(normal).sum(positions);
+    const sums = (g: Tensor) => g.sum(positions);
+    const perGroup = (channels: Tensor) =>
+      channels
+        .mul(weight)
+        .reshape([n, groups, c / groups])
+        .sum(2, true)
+        .mul(inverse)
+        .mul(1 / length);
+    const spread = (values: Tensor) =>
+      values.expand([n, groups, c / groups]).reshape([n, c, ...positions.map(() => 1)]);
+    return [
+      (g, [ofNormal, ofInverse]) => {
+        const scale = spread(weight.reshape([groups, c / groups]).mul(inverse));
+        let dx = g
+          .mul(scale)
+          .sub(normal.mul(spread(perGroup(products(g)))))
+          .sub(spread(perGroup(sums(g))));
+        const rows = [n, groups, length];
+        const more = [
+          ...(ofNormal ? [throughNormalize(ofNormal.reshape(rows), normal.reshape(rows), inverse, [2])] : []),
+          ...(ofInverse ? [throughInverse(ofInverse, normal.reshape(rows), inverse, length)] : []),
+        ];
+        for (const part of more) dx = dx.add(part.reshape(x.shape));
+        return dx;
+      },
+      (g) => products(g).sum(0).reshape(weight.shape),
+      (g) => sums(g).sum(0).reshape(bias.shape),
+    ];
+  },
+};
+/**
+ * Normalises x [N, C, ...] over each of `groups` groups of channels and all positions, then scales and shifts every
+ * channel by weight [C] and bias [C] (Wu & He 2018). @throws RangeError when the groups do not divide the channels.
+ */
+export const groupNorm = (x: Tensor, groups: number, weight: Tensor, bias: Tensor, eps = 1e-5): Tensor =>
+  apply(groupNormOp, [x, weight, bias], { groups, eps });
 
 export interface AttentionOptions {
   /** Added to the scores (float) or keeping them (bool); broadcasts to [..., queries, keys]. */
