@@ -73,12 +73,16 @@ const geluErf = unary('gelu', {
 const geluTanh = unary('geluTanh', {
   type: 'FastGelu',
   domain: 'com.microsoft',
-  // y = x s with s = sigmoid(v), v = 2u, u the argument of the paper's tanh: dy/dx = s + y (1 - s) v'.
-  gradient: (x, y) => (g) => {
-    const square = x.square();
-    const s = sigmoid(x.mul(square.mul(GELU_CUBIC).add(GELU_LINEAR)));
-    const slope = square.mul(3 * GELU_CUBIC).add(GELU_LINEAR);
-    return g.mul(s.add(y.sub(y.mul(s)).mul(slope)));
+  // y = x s with s = sigmoid(v), v = 2u, u the argument of the paper's tanh: dy/dx = s + x v' s (1 - s), and
+  // x v' = 3 v - 2 GELU_LINEAR x. In this order nearly every step overwrites the one before.
+  gradient: (x) => (g) => {
+    const v = x.square().mul(GELU_CUBIC).add(GELU_LINEAR).mul(x);
+    const s = sigmoid(v);
+    const slope = v
+      .mul(3)
+      .sub(x.mul(2 * GELU_LINEAR))
+      .mul(s);
+    return slope.sub(slope.mul(s)).add(s).mul(g);
   },
 });
 /** GELU (Hendrycks & Gimpel): exact with `erf`, or its `tanh` approximation. */
