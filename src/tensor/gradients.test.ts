@@ -154,6 +154,10 @@ const cases: Record<string, [(...xs: Tensor[]) => Tensor, NdArray<'float32'>[], 
   logSoftmax: [(x) => logSoftmax(x.mul(2), 0), [a]],
   normalize: [(x) => normalize(x, 1, 1e-5), [values([2, 8])]],
   groupNorm: [(x, w, c) => groupNorm(x, 2, w, c, 1e-5), [values([2, 4, 2, 3]), values([4], 2), values([4], 3)]],
+  'groupNorm without positions': [
+    (x, w, c) => groupNorm(x, 2, w, c, 1e-5),
+    [values([3, 4]), values([4], 2), values([4], 3)],
+  ],
   'normalize over two axes': [(x) => normalize(x, 2, 1e-5), [values([2, 3, 4])]],
   attention: [
     (q, k, v) => scaledDotProductAttention(q, k, v),

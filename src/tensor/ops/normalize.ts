@@ -74,79 +74,77 @@ const throughInverse = (g: Tensor, y: Tensor, inverse: Tensor, n: number): Tenso
 export const normalize = (x: Tensor, axes = 1, eps = 1e-5): Tensor => apply(normalizeOp, [x], { axes, eps });
 
 type GroupNormAttrs = { groups: number; eps: number };
+/** Of x [N, C, ...], weight and bias [C, 1, ...]. */
 const groupNormOp: Op<GroupNormAttrs> = {
   name: 'groupNorm',
-  infer: ([x, weight, bias], { groups }) => {
-    if (x.shape[1] % groups || weight.size !== x.shape[1] || bias.size !== x.shape[1])
-      throw new RangeError(
-        `groupNorm: [${x.shape}] with a weight [${weight.shape}] and a bias [${bias.shape}] in ${groups} groups`,
-      );
-    return { shape: x.shape, dtype: x.dtype };
-  },
+  infer: ([x]) => ({ shape: x.shape, dtype: x.dtype }),
   emit: (e, { inputs: [x, weight, bias] }, { groups, eps }) => {
     const int64 = (values: readonly number[]) => e.constant(ndarray(values, [values.length], 'int64'));
-    const length = x.size / (x.shape[0] * groups);
-    const ones = e.constant(ndarray(new Float32Array(length).fill(1), [length]));
-    const [rows] = e.node('Reshape', [e.name(x), int64([x.shape[0], groups, length])]);
+    const rows = [x.shape[0], groups, x.size / (x.shape[0] * groups)];
+    const ones = e.constant(ndarray(new Float32Array(rows[2]).fill(1), [rows[2]]));
     const [normal, , inverse] = e.node(
       'LayerNormalization',
-      [rows, ones],
+      [e.node('Reshape', [e.name(x), int64(rows)])[0], ones],
       { axis: { i: 2 }, epsilon: { f: eps } },
       { outputs: [true, false, true] },
     );
     const [y] = e.node('Reshape', [normal, int64(x.shape)]);
-    const perChannel = int64([x.shape[1], ...x.shape.slice(2).map(() => 1)]);
-    const [scale, shift] = [weight, bias].map((v) => e.node('Reshape', [e.name(v), perChannel])[0]);
-    return [...e.node('Add', [e.node('Mul', [y, scale])[0], shift]), y, inverse];
+    return [...e.node('Add', [e.node('Mul', [y, e.name(weight)])[0], e.name(bias)]), y, inverse];
   },
   // Further outputs: x normalised, before the affine part, and 1 / sqrt(variance + eps) of each group [N, groups, 1].
   further: ({ inputs: [x] }, { groups }) => [
     { shape: x.shape, dtype: x.dtype },
     { shape: [x.shape[0], groups, 1], dtype: x.dtype },
   ],
-  gradient: ({ inputs: [x, weight, bias], output, attrs: { groups } }) => {
+  gradient: ({ inputs: [x, weight], output, attrs: { groups } }) => {
     const [n, c] = x.shape;
-    const positions = range(x.rank - 2, 2);
+    const rows = [n, groups, x.size / (n * groups)];
     const [normal, inverse] = [furtherOutput(output, 1), furtherOutput(output, 2)];
-    const length = x.size / (n * groups);
-    // Sums over positions, from which all the other sums follow.
-    const products = (g: Tensor) => g.mul(normal).sum(positions);
-    const sums = (g: Tensor) => g.sum(positions);
-    const perGroup = (channels: Tensor) =>
-      channels
-        .mul(weight)
-        .reshape([n, groups, c / groups])
-        .sum(2, true)
-        .mul(inverse)
-        .mul(1 / length);
-    const spread = (values: Tensor) =>
-      values.expand([n, groups, c / groups]).reshape([n, c, ...positions.map(() => 1)]);
+    // Sums over positions, from which all other sums follow.
+    const positions = range(x.rank - 2, 2);
+    const products = (g: Tensor) => g.mul(normal).sum(positions, true);
+    const sums = (g: Tensor) => g.sum(positions, true);
     return [
       (g, [ofNormal, ofInverse]) => {
-        const scale = spread(weight.reshape([groups, c / groups]).mul(inverse));
+        const scale = weight
+          .reshape([groups, c / groups])
+          .mul(inverse)
+          .reshape([n, ...weight.shape]);
+        const perGroup = (channels: Tensor) =>
+          channels
+            .mul(scale)
+            .reshape([n, groups, c / groups])
+            .sum(2, true)
+            .mul(1 / rows[2]);
+        const y = normal.reshape(rows);
         let dx = g
           .mul(scale)
-          .sub(normal.mul(spread(perGroup(products(g)))))
-          .sub(spread(perGroup(sums(g))));
-        const rows = [n, groups, length];
-        const more = [
-          ...(ofNormal ? [throughNormalize(ofNormal.reshape(rows), normal.reshape(rows), inverse, [2])] : []),
-          ...(ofInverse ? [throughInverse(ofInverse, normal.reshape(rows), inverse, length)] : []),
-        ];
-        for (const part of more) dx = dx.add(part.reshape(x.shape));
-        return dx;
+          .reshape(rows)
+          .sub(y.mul(perGroup(products(g))))
+          .sub(perGroup(sums(g)));
+        if (ofNormal) dx = dx.add(throughNormalize(ofNormal.reshape(rows), y, inverse, [2]));
+        if (ofInverse) dx = dx.add(throughInverse(ofInverse, y, inverse, rows[2]));
+        return dx.reshape(x.shape);
       },
-      (g) => products(g).sum(0).reshape(weight.shape),
-      (g) => sums(g).sum(0).reshape(bias.shape),
+      (g) => products(g).sum(0),
+      (g) => sums(g).sum(0),
     ];
   },
 };
 /**
  * Normalises x [N, C, ...] over each of `groups` groups of channels and all positions, then scales and shifts every
- * channel by weight [C] and bias [C] (Wu & He 2018). @throws RangeError when the groups do not divide the channels.
+ * channel by weight [C] and bias [C] (Wu & He 2018).
+ * @throws RangeError when the groups do not divide the channels, or weight or bias have another length.
  */
-export const groupNorm = (x: Tensor, groups: number, weight: Tensor, bias: Tensor, eps = 1e-5): Tensor =>
-  apply(groupNormOp, [x, weight, bias], { groups, eps });
+export function groupNorm(x: Tensor, groups: number, weight: Tensor, bias: Tensor, eps = 1e-5): Tensor {
+  const channels = x.shape[1];
+  if (channels % groups || weight.size !== channels || bias.size !== channels)
+    throw new RangeError(
+      `groupNorm: ${groups} groups, weight [${weight.shape}] and bias [${bias.shape}] for an input [${x.shape}]`,
+    );
+  const perChannel = [channels, ...x.shape.slice(2).map(() => 1)];
+  return apply(groupNormOp, [x, weight.reshape(perChannel), bias.reshape(perChannel)], { groups, eps });
+}
 
 export interface AttentionOptions {
   /** Added to the scores (float) or keeping them (bool); broadcasts to [..., queries, keys]. */
