@@ -1,2 +1,3 @@
+export * from './denoise.js';
 export * from './predict.js';
 export * from './sample.js';

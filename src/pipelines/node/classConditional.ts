@@ -5,7 +5,8 @@ import { readBytes, readJson } from '../../io/node/index.js';
 import { type Denoiser, denoiserClasses } from '../../models/index.js';
 import { loadModel } from '../../models/node/index.js';
 import { type Sampler, samplerFromConfig } from '../../samplers/index.js';
-import { type SampleOptions, type SampleStep, sample, sampleImages } from '../sample.js';
+import type { SampleStep } from '../denoise.js';
+import { type SampleOptions, sample, sampleImages } from '../sample.js';
 
 const modelIndex = z.looseObject({
   _class_name: z.string(),

@@ -1,0 +1,199 @@
+import { type NdArray, ndarray, zeros } from '../array/index.js';
+import { type Guider, guidePrediction, type StepInfo, unguided } from '../guidance/index.js';
+import { type Module, withPerturbations } from '../nn/index.js';
+import { Generator } from '../random/index.js';
+import {
+  applyStep,
+  coefficientsOf,
+  initialState,
+  type PlanOptions,
+  type Sampler,
+  type SamplerPlan,
+  scaleInput,
+  usesNoise,
+} from '../samplers/index.js';
+import { type Compiled, type CompileOptions, compile, type Hosted, type Tensor } from '../tensor/index.js';
+
+/** What a model is told, by name. */
+export type Tensors = Readonly<Record<string, Tensor | readonly Tensor[]>>;
+
+/** What the whole step reads besides the condition: the same for every prediction. */
+export interface Context<Shared> {
+  readonly shared: Shared;
+  /** What `numbers` gave for this step. */
+  readonly numbers: Tensor;
+  /** What `variant` gave for this step. */
+  readonly variant: string;
+}
+
+/**
+ * A system to denoise with, as {@link denoise} traces it: a model and how its conditions reach it. Tensors that
+ * depend on what is wanted are a condition; those that every prediction reads (control pictures, masks) are shared.
+ */
+export interface Denoising<Condition extends Tensors, Shared extends Tensors> {
+  /** Whose layers guidance may perturb. */
+  readonly model: Module;
+  /** The prediction [N, C, ...] (or more channels, with a learned variance) for x as the model is to see it. */
+  predict(x: Tensor, timestep: Tensor, condition: Condition, context: Context<Shared>): Tensor;
+  /** Steps that differ in what is computed, not only in numbers, by name: one graph each. */
+  variant?(step: StepInfo): string;
+  /** Numbers that change from step to step, always as many. `next`: the timestep of the step after, if there is one. */
+  numbers?(step: StepInfo, next?: number): readonly number[];
+  /** What becomes of the sample after each step: inpainting puts the known part back. */
+  settle?(x: Tensor, context: Context<Shared>): Tensor;
+}
+
+export interface SamplingOptions {
+  readonly sampler: Sampler;
+  /** Number of steps, and whatever else the sampler's plan takes. */
+  readonly plan: PlanOptions;
+  /** Default: none, the plain conditional prediction. */
+  readonly guidance?: Guider;
+  /** A seed, or a generator to go on with; default 0. */
+  readonly seed?: number | Generator;
+  /** Start from this instead of fresh noise: x scaled as the sampler expects it at its first call, [N, C, H, W]. */
+  readonly latents?: NdArray<'float32'>;
+  readonly signal?: AbortSignal;
+  readonly compile?: CompileOptions;
+}
+
+export interface DenoiseOptions<Condition extends Tensors, Shared extends Tensors> extends SamplingOptions {
+  readonly system: Denoising<Condition, Shared>;
+  /** By the names that guidance asks for: 'positive', and where it needs more, 'negative' and others. */
+  readonly conditions: Readonly<Record<string, Hosted<Condition>>>;
+  readonly shared: Hosted<Shared>;
+  /** Of the sample, [N, C, H, W]. */
+  readonly shape: readonly number[];
+}
+
+export interface SampleStep {
+  /** 1..total. */
+  readonly step: number;
+  readonly total: number;
+  /** The sample after this step, [N, C, H, W]. */
+  readonly sample: NdArray;
+  /** The sampler's present estimate of the clean image, [N, C, H, W]. */
+  readonly x0: NdArray;
+}
+
+/**
+ * Denoises step by step, yielding after each. Model, guidance and the sampler's arithmetic of one step are one
+ * compiled graph, made once per set of branches that the guidance asks for.
+ * @throws RangeError when guidance needs a condition that is not there; AbortError when the signal fires.
+ */
+export async function* denoise<C extends Tensors, S extends Tensors>(
+  options: DenoiseOptions<C, S>,
+): AsyncGenerator<SampleStep, void, undefined> {
+  const { system, sampler, guidance = unguided(), signal, seed = 0, shape, conditions } = options;
+  const plan = sampler.plan(options.plan);
+  const rng = seed instanceof Generator ? seed : new Generator(seed);
+  const steps = new Map<string, StepGraph>();
+  const total = plan.calls.length;
+
+  let state: readonly NdArray[] = initialState(
+    plan.layout,
+    options.latents ?? scaled(rng.randn(shape), plan.initialScale),
+  );
+  let carried: readonly NdArray[] = Array.from({ length: guidance.slots }, () =>
+    zeros([shape[0], guidance.channels ?? shape[1], ...shape.slice(2)]),
+  );
+  try {
+    for (const [k, call] of plan.calls.entries()) {
+      signal?.throwIfAborted();
+      const info: StepInfo = { index: k, total, timestep: call.timestep };
+      const branches = guidance.branches(info);
+      const lacking = branches.find((branch) => !(branch.condition in conditions));
+      if (lacking) throw new RangeError(`sample: ${lackOf(lacking.condition)}`);
+      const variant = system.variant?.(info) ?? '';
+      const key = JSON.stringify([variant, ...branches.map((branch) => branch.name)]);
+      const step = steps.get(key) ?? stepGraph(options, plan, guidance, info, variant);
+      steps.set(key, step);
+      const result = await step({
+        coefficients: coefficientsOf(plan, k),
+        guidance: ndarray([...guidance.inputs(info)]),
+        numbers: ndarray([...(system.numbers?.(info, plan.calls[k + 1]?.timestep) ?? [])]),
+        timestep: ndarray(new Float32Array(shape[0]).fill(call.timestep)),
+        conditions: conditions as Readonly<Record<string, Hosted<Tensors>>>,
+        shared: options.shared as Hosted<Tensors>,
+        noise: usesNoise(plan, k) ? rng.randn(shape) : zeros(shape),
+        state,
+        carried,
+      });
+      state = result.state;
+      carried = result.carried;
+      yield { step: k + 1, total, sample: state[0], x0: result.x0 };
+    }
+  } finally {
+    for (const step of steps.values()) await step.release();
+  }
+}
+
+const lackOf = (condition: string): string =>
+  condition === 'negative'
+    ? 'this guidance needs an unconditional prediction, but the model has no null class; give a negative condition'
+    : `this guidance needs a condition '${condition}', which was not given`;
+
+/** The last sample of a run, calling `onStep` on the way. */
+export async function lastSample(
+  steps: AsyncIterable<SampleStep>,
+  onStep?: (step: SampleStep) => void,
+): Promise<NdArray<'float32'>> {
+  let last: NdArray | undefined;
+  for await (const step of steps) {
+    onStep?.(step);
+    last = step.sample;
+  }
+  return last as NdArray<'float32'>;
+}
+
+type StepInputs = {
+  readonly coefficients: Tensor;
+  readonly guidance: Tensor;
+  readonly numbers: Tensor;
+  readonly timestep: Tensor;
+  readonly conditions: Readonly<Record<string, Tensors>>;
+  readonly shared: Tensors;
+  readonly noise: Tensor;
+  readonly state: readonly Tensor[];
+  readonly carried: readonly Tensor[];
+};
+type StepOutputs = { readonly state: readonly Tensor[]; readonly carried: readonly Tensor[]; readonly x0: Tensor };
+type StepGraph = Compiled<[StepInputs], StepOutputs>;
+
+function stepGraph<C extends Tensors, S extends Tensors>(
+  { system, compile: how }: DenoiseOptions<C, S>,
+  { layout }: SamplerPlan,
+  guider: Guider,
+  info: StepInfo,
+  variant: string,
+): StepGraph {
+  const branches = guider.branches(info);
+  return compile(
+    (inputs: StepInputs): StepOutputs => {
+      const context = { shared: inputs.shared as S, numbers: inputs.numbers, variant };
+      const x = scaleInput(layout, inputs.coefficients, inputs.state[0]);
+      const predictions = branches.map((branch) => {
+        const condition = inputs.conditions[branch.condition] as C;
+        const answer = () => system.predict(x, inputs.timestep, condition, context);
+        return [
+          branch.name,
+          branch.perturb ? withPerturbations(branch.perturb(system.model), answer) : answer(),
+        ] as const;
+      });
+      const channels = inputs.state[0].shape[1];
+      const guided = guidePrediction(guider, new Map(predictions), inputs.guidance, inputs.carried, channels);
+      const { state, x0 } = applyStep(layout, { ...inputs, prediction: guided.prediction });
+      const settled = system.settle ? [system.settle(state[0], context), ...state.slice(1)] : state;
+      return { state: settled, x0, carried: guided.state };
+    },
+    { freeze: true, ...how },
+  );
+}
+
+const scaled = (noise: NdArray<'float32'>, scale: number): NdArray<'float32'> =>
+  scale === 1
+    ? noise
+    : ndarray(
+        noise.data.map((x) => x * scale),
+        noise.shape,
+      );
