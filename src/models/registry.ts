@@ -1,5 +1,6 @@
+import type { Module } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
-import { configFromJson } from './config.js';
+import { configFromJson, configToJson } from './config.js';
 import type { Denoiser } from './denoiser.js';
 import { DiT, type DiTOptions, ditConfig, ditPresets } from './dit.js';
 import { UNet2D, type UNet2DOptions, unet2dConfig, unet2dPresets } from './unet2d.js';
@@ -12,21 +13,35 @@ export interface ImageFormat {
   readonly classes: number;
 }
 
-/** A class of models as configurations, folders and the command line know it. */
-export interface DenoiserClass {
-  /** Short, for people. */
-  readonly name: 'dit' | 'unet';
-  /** diffusers' name for it, in config.json and model_index.json. */
+/** A model that a folder can hold. */
+export interface StoredModel extends Module {
+  /** Its config.json in camelCase, every default filled in. */
+  readonly config: object;
+}
+
+/** A class of models as folders know it. */
+export interface ModelClass<M extends StoredModel = StoredModel> {
+  /** The library's name for it, in config.json and model_index.json. */
   readonly className: string;
-  /** Its folder in a pipeline. */
-  readonly folder: 'transformer' | 'unet';
-  /** Configs by size, for `create`. */
-  readonly presets: Readonly<Record<string, object>>;
+  /** Whose layout the folder has: default 'diffusers'. */
+  readonly library?: 'diffusers' | 'transformers';
   /**
    * From the content of a config.json.
    * @throws TypeError that names each unknown or wrong field, RangeError for fields that do not fit together.
    */
-  fromJson(json: unknown, rng: Generator): Denoiser;
+  fromJson(json: unknown, rng: Generator): M;
+  /** The content of config.json; default: diffusers'. */
+  toJson?(model: M): Record<string, unknown>;
+}
+
+/** A class of denoisers as training and the command line know it. */
+export interface DenoiserClass extends ModelClass<Denoiser> {
+  /** Short, for people. */
+  readonly name: 'dit' | 'unet';
+  /** Its folder in a pipeline. */
+  readonly folder: 'transformer' | 'unet';
+  /** Configs by size, for `create`. */
+  readonly presets: Readonly<Record<string, object>>;
   /**
    * For training on images of a format, with a null class beside theirs.
    * @param config fields in camelCase, which win over what the format says.
@@ -66,17 +81,35 @@ const unet: DenoiserClass = {
 
 export const denoiserClasses: readonly DenoiserClass[] = [dit, unet];
 
+/** Every class of models that folders can hold. */
+export const modelClasses: readonly ModelClass[] = [...denoiserClasses];
+
 /**
  * @param name diffusers' class name, or the short one.
  * @throws TypeError that lists the known classes.
  */
 export function denoiserClass(name: unknown): DenoiserClass {
-  const found = denoiserClasses.find((entry) => entry.className === name || entry.name === name);
-  if (found) return found;
-  const known = denoiserClasses.map((entry) => entry.className).join(', ');
-  throw new TypeError(`model: _class_name: expected one of ${known}, got ${JSON.stringify(name)}`);
+  return denoiserClasses.find((entry) => entry.name === name) ?? classNamed(denoiserClasses, name);
 }
 
+/** @param name the library's name. @throws TypeError that lists the known classes. */
+export const modelClass = (name: unknown): ModelClass => classNamed(modelClasses, name);
+
 /** The class a model is of. */
-export const denoiserClassOf = (model: Denoiser): DenoiserClass =>
-  denoiserClass((model.constructor as unknown as { readonly className: unknown }).className);
+export const denoiserClassOf = (model: Denoiser): DenoiserClass => denoiserClass(classNameOf(model));
+
+/** The content of the config.json that `model`'s own library opens. */
+export function modelToJson(model: StoredModel): Record<string, unknown> {
+  const { className, toJson } = modelClass(classNameOf(model));
+  return toJson ? toJson(model) : configToJson(className, model.config);
+}
+
+export const classNameOf = (model: StoredModel): unknown =>
+  (model.constructor as unknown as { readonly className: unknown }).className;
+
+function classNamed<C extends { readonly className: string }>(classes: readonly C[], name: unknown): C {
+  const found = classes.find((entry) => entry.className === name);
+  if (found) return found;
+  const known = classes.map((entry) => entry.className).join(', ');
+  throw new TypeError(`model: _class_name: expected one of ${known}, got ${JSON.stringify(name)}`);
+}

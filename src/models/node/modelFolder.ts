@@ -12,25 +12,38 @@ import {
   writeSafetensors,
 } from '../../io/node/index.js';
 import { Generator } from '../../random/index.js';
-import { configToJson } from '../config.js';
 import type { Denoiser } from '../denoiser.js';
-import { denoiserClass, denoiserClassOf } from '../registry.js';
+import { classNameOf, denoiserClass, type ModelClass, modelClass, modelToJson, type StoredModel } from '../registry.js';
 
-const weightsFile = 'diffusion_pytorch_model.safetensors';
-const indexFile = `${weightsFile}.index.json`;
+const weightsFiles = { diffusers: 'diffusion_pytorch_model.safetensors', transformers: 'model.safetensors' } as const;
+const weightsFileOf = ({ library = 'diffusers' }: ModelClass): string => weightsFiles[library];
+
+/** Opens the folder of a denoiser: see {@link loadComponent}. */
+export const loadModel = (folder: string): Promise<Denoiser> => open(folder, denoiserClass);
 
 /**
- * Opens a model folder of diffusers: config.json, and diffusion_pytorch_model.safetensors in float32, float16 or
- * bfloat16, whole or in parts with an index.
+ * Opens a model folder of diffusers (config.json and diffusion_pytorch_model.safetensors) or of transformers
+ * (config.json and model.safetensors), in float32, float16 or bfloat16, whole or in parts with an index.
+ * @param className what a pipeline's model_index.json calls the class; default: what config.json does.
  * @throws Error that names the file at fault: missing, cut short, of an unknown class, with an unknown or wrong config
  * field, or with weights that are missing, unexpected or of another shape.
  */
-export async function loadModel(folder: string): Promise<Denoiser> {
+export const loadComponent = (folder: string, className?: string): Promise<StoredModel> =>
+  open(folder, modelClass, className);
+
+async function open<M extends StoredModel>(
+  folder: string,
+  find: (name: unknown) => ModelClass<M>,
+  className?: string,
+): Promise<M> {
   await recoverFolder(folder);
   const path = join(folder, 'config.json');
-  const json = await readJson<{ _class_name?: unknown } | null>(path);
-  const model = await naming(path, () => denoiserClass(json?._class_name).fromJson(json, new Blank()));
-  const weights = await readWeights(folder);
+  const json = await readJson<{ _class_name?: unknown; architectures?: readonly unknown[] } | null>(path);
+  const [entry, model] = await naming(path, () => {
+    const entry = find(className ?? json?._class_name ?? json?.architectures?.[0]);
+    return [entry, entry.fromJson(json, new Blank())] as const;
+  });
+  const weights = await readWeights(folder, weightsFileOf(entry));
   await naming(folder, () => model.loadStateDict(withCurrentNames(weights)));
   return model;
 }
@@ -43,13 +56,12 @@ export interface SaveModelOptions {
 }
 
 /**
- * Writes a model folder that diffusers' from_pretrained opens, replacing an older one as a whole.
+ * Writes a model folder that from_pretrained of diffusers or transformers opens, replacing an older one as a whole.
  * @throws Error that names the folder, when weights are missing, unexpected, of another shape or not finite, or the
  * disk is full; then an older folder is left as it was.
  */
-export async function saveModel(folder: string, model: Denoiser, options: SaveModelOptions = {}): Promise<void> {
+export async function saveModel(folder: string, model: StoredModel, options: SaveModelOptions = {}): Promise<void> {
   const { weights = await model.readStateDict(), dtype = 'float32' } = options;
-  const { className } = denoiserClassOf(model);
   const state = new Map<string, NdArray>();
   for (const [name, { shape }] of model.namedVariables()) {
     const array = weights.get(name);
@@ -62,8 +74,8 @@ export async function saveModel(folder: string, model: Denoiser, options: SaveMo
   }
   for (const name of weights.keys()) if (!state.has(name)) throw new Error(`${folder}: unexpected weights ${name}`);
   await writeFolderAtomic(folder, async (aside) => {
-    await writeJson(join(aside, 'config.json'), configToJson(className, model.config));
-    await writeSafetensors(join(aside, weightsFile), state, { format: 'pt' });
+    await writeJson(join(aside, 'config.json'), modelToJson(model));
+    await writeSafetensors(join(aside, weightsFileOf(modelClass(classNameOf(model)))), state, { format: 'pt' });
   });
 }
 
@@ -79,9 +91,9 @@ class Blank extends Generator {
 
 const shardIndex = z.looseObject({ weight_map: z.record(z.string(), z.string()) });
 
-async function readWeights(folder: string): Promise<Map<string, NdArray>> {
+async function readWeights(folder: string, weightsFile: string): Promise<Map<string, NdArray>> {
   const whole = join(folder, weightsFile);
-  const path = join(folder, indexFile);
+  const path = join(folder, `${weightsFile}.index.json`);
   if ((await exists(whole)) || !(await exists(path))) return (await readSafetensors(whole)).tensors;
   const { weight_map: places } = await readJson(path, shardIndex);
   const weights = new Map<string, NdArray>();
@@ -95,14 +107,19 @@ async function readWeights(folder: string): Promise<Map<string, NdArray>> {
   return weights;
 }
 
-/** The attention of UNets written before diffusers 0.15 had other names, which hub models still have. */
+/**
+ * The attention of UNets written before diffusers 0.15 had other names, which hub models still have; text and image
+ * encoders written before transformers 4.31 held the numbers 0, 1, 2 ... of their positions.
+ */
 const oldNames: Readonly<Record<string, string>> = { query: 'to_q', key: 'to_k', value: 'to_v', proj_attn: 'to_out.0' };
 const withCurrentNames = (weights: ReadonlyMap<string, NdArray>): Map<string, NdArray> =>
   new Map(
-    [...weights].map(([name, array]) => [
-      name.replace(/(?<=\.attentions\.\d+\.)(query|key|value|proj_attn)(?=\.)/, (old) => oldNames[old]),
-      array,
-    ]),
+    [...weights]
+      .filter(([name]) => !/\bembeddings\.position_ids$/.test(name))
+      .map(([name, array]) => [
+        name.replace(/(?<=\.attentions\.\d+\.)(query|key|value|proj_attn)(?=\.)/, (old) => oldNames[old]),
+        array,
+      ]),
   );
 
 const converted = (array: NdArray, dtype: 'float32' | 'float16' | 'bfloat16'): NdArray =>
