@@ -9,7 +9,15 @@ export interface StepInfo {
   readonly total: number;
   /** What the denoiser is told the time is. */
   readonly timestep: number;
+  /**
+   * How far a prediction moves when the score does: guidance by a gradient g of a log-probability, taken at what the
+   * denoiser sees, adds `predictionPerScore` g to it. Known to a sampler; 0 where x is nothing but noise.
+   */
+  readonly predictionPerScore?: number;
 }
+
+/** What a prediction is told besides x and the time, by name: labels, text ... */
+export type Condition = Readonly<Record<string, Tensor | readonly Tensor[]>>;
 
 /** One prediction that a guider asks for. */
 export interface Branch {
@@ -19,6 +27,11 @@ export interface Branch {
   readonly condition: 'positive' | 'negative';
   /** Which layers of the denoiser depart from it, and how. */
   readonly perturb?: (model: Module) => ReadonlyMap<Module, Perturbation>;
+  /**
+   * Computed in the denoiser's place, as a graph: a classifier's gradient, say.
+   * x [N, C, ...] is what the denoiser sees, `timestep` [N] what it is told; the result is shaped like x.
+   */
+  readonly predict?: (x: Tensor, timestep: Tensor, condition: Condition) => Tensor;
 }
 
 export const positive: Branch = { name: 'positive', condition: 'positive' };
@@ -30,6 +43,8 @@ export type Predictions = ReadonlyMap<string, Tensor>;
 export type Guided = {
   readonly prediction: Tensor;
   readonly state: readonly Tensor[];
+  /** Moves the mean of a sampler that draws from a normal distribution by its variance times this, [N, C, ...]. */
+  readonly gradient?: Tensor;
 };
 
 /**
@@ -46,6 +61,8 @@ export interface Guider {
   readonly slots: number;
   /** How many leading channels to guide; the rest is taken from the positive branch. Default: the sample's. */
   readonly channels?: number;
+  /** Number of classes that the guidance itself knows; the denoiser, if it takes any, must have as many. */
+  readonly numClasses?: number;
   /** The graph: `predictions` by branch name (only those asked for), `inputs` [inputCount], `state` one per slot. */
   combine(predictions: Predictions, inputs: Tensor, state: readonly Tensor[]): Guided;
 }
@@ -69,8 +86,8 @@ export function guidePrediction(
   if (count > channels) throw new RangeError(`guidance: ${count} channels to guide, the prediction has ${channels}`);
   if (count === channels) return guider.combine(predictions, inputs, state);
   const guided = new Map([...predictions].map(([name, p]) => [name, p.slice(1, 0, count)]));
-  const { prediction, state: next } = guider.combine(guided, inputs, state);
-  return { prediction: concat([prediction, whole.slice(1, count, channels)], 1), state: next };
+  const { prediction, ...rest } = guider.combine(guided, inputs, state);
+  return { prediction: concat([prediction, whole.slice(1, count, channels)], 1), ...rest };
 }
 
 /** When guidance is on: shares [from, to) of the run's steps, cut down to whole steps, or a rule of your own. */

@@ -7,6 +7,7 @@ import {
   coefficientsOf,
   initialState,
   type PlanOptions,
+  predictionPerScore,
   type Sampler,
   type SamplerPlan,
   scaleInput,
@@ -100,7 +101,7 @@ export async function* denoise<C extends Tensors, S extends Tensors>(
   try {
     for (const [k, call] of plan.calls.entries()) {
       signal?.throwIfAborted();
-      const info: StepInfo = { index: k, total, timestep: call.timestep };
+      const info = { index: k, total, timestep: call.timestep, predictionPerScore: predictionPerScore(plan, k) };
       const branches = guidance.branches(info);
       const lacking = branches.find((branch) => !(branch.condition in conditions));
       if (lacking) throw new RangeError(`sample: ${lackOf(lacking.condition)}`);
@@ -174,7 +175,8 @@ function stepGraph<C extends Tensors, S extends Tensors>(
       const x = scaleInput(layout, inputs.coefficients, inputs.state[0]);
       const predictions = branches.map((branch) => {
         const condition = inputs.conditions[branch.condition] as C;
-        const answer = () => system.predict(x, inputs.timestep, condition, context);
+        const answer = () =>
+          branch.predict?.(x, inputs.timestep, condition) ?? system.predict(x, inputs.timestep, condition, context);
         return [
           branch.name,
           branch.perturb ? withPerturbations(branch.perturb(system.model), answer) : answer(),
@@ -182,7 +184,11 @@ function stepGraph<C extends Tensors, S extends Tensors>(
       });
       const channels = inputs.state[0].shape[1];
       const guided = guidePrediction(guider, new Map(predictions), inputs.guidance, inputs.carried, channels);
-      const { state, x0 } = applyStep(layout, { ...inputs, prediction: guided.prediction });
+      const { state, x0 } = applyStep(layout, {
+        ...inputs,
+        prediction: guided.prediction,
+        gradient: guided.gradient,
+      });
       const settled = system.settle ? [system.settle(state[0], context), ...state.slice(1)] : state;
       return { state: settled, x0, carried: guided.state };
     },

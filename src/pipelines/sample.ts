@@ -6,7 +6,10 @@ import { predict } from './predict.js';
 
 export interface SampleOptions extends SamplingOptions {
   readonly model: Denoiser;
-  /** The class of each image to make, 0..nullClass-1 (nullClass itself: no condition); all 0 for a model without classes. */
+  /**
+   * The class of each image to make, 0..nullClass-1 (nullClass itself: no condition). For a model without classes: all
+   * 0, or the classes of a guidance that knows some, such as a classifier's.
+   */
   readonly classes: readonly number[];
   /** What guidance moves away from; default: the null class. */
   readonly negativeClasses?: readonly number[];
@@ -27,17 +30,21 @@ const classConditional = (model: Denoiser): Denoising<Labels, Record<string, nev
  * @throws RangeError for a class out of range, or guidance without a null class; AbortError when the signal fires.
  */
 export async function* sample(options: SampleOptions): AsyncGenerator<SampleStep, void, undefined> {
-  const { model, classes, negativeClasses, size = [model.sampleSize, model.sampleSize] } = options;
+  const { model, classes, negativeClasses, guidance, size = [model.sampleSize, model.sampleSize] } = options;
+  const { nullClass = guidance?.numClasses ?? 0 } = model;
+  if ((guidance?.numClasses ?? nullClass) !== nullClass)
+    throw new RangeError(`sample: the guidance knows ${guidance?.numClasses} classes, the model ${nullClass}`);
   const nullClasses = model.nullClass === undefined ? undefined : classes.map(() => model.nullClass!);
   const negatives = negativeClasses ?? nullClasses;
   if (negatives && negatives.length !== classes.length)
     throw new RangeError(`sample: ${negatives.length} negative classes for ${classes.length} images`);
-  const positive = { labels: labelsOf(model, classes) };
+  const name = model.constructor.name;
+  const positive = { labels: labelsOf(name, classes, nullClass) };
   yield* denoise({
     ...options,
     system: classConditional(model),
     shape: [classes.length, model.inChannels, ...size],
-    conditions: negatives ? { positive, negative: { labels: labelsOf(model, negatives) } } : { positive },
+    conditions: negatives ? { positive, negative: { labels: labelsOf(name, negatives, nullClass) } } : { positive },
     shared: {},
   });
 }
@@ -47,9 +54,7 @@ export const sampleImages = (
   options: SampleOptions & { onStep?: (step: SampleStep) => void },
 ): Promise<NdArray<'float32'>> => lastSample(sample(options), options.onStep);
 
-function labelsOf(model: Denoiser, classes: readonly number[]): NdArray<'int64'> {
-  const name = model.constructor.name;
-  const last = model.nullClass ?? 0;
+function labelsOf(name: string, classes: readonly number[], last: number): NdArray<'int64'> {
   for (const label of classes)
     if (!Number.isInteger(label) || label < 0 || label > last)
       throw new RangeError(`${name}: class label ${label} out of range 0..${Math.max(0, last - 1)}`);

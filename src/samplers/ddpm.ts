@@ -10,7 +10,7 @@ import {
   thresholdFields,
   zeroSnrField,
 } from './config.js';
-import { noise, sum, x, x0 } from './linear.js';
+import { gradient, noise, sum, x, x0 } from './linear.js';
 import { preserved, x0Form } from './marginal.js';
 import { makePlan, type SamplerCall } from './plan.js';
 import { defineSampler, startField, stepsField } from './sampler.js';
@@ -42,27 +42,33 @@ export const ddpm = defineSampler({
     const predictionType = predictionTypeOf(config.predictionType);
     const learned = config.varianceType === 'learned' || config.varianceType === 'learned_range';
 
-    const call = (t: number, previous: number | undefined): SamplerCall => {
+    const betasOf = (t: number, previous: number | undefined) => {
       const alphaBar = alphasCumprod[t];
       const alphaBarPrevious = previous === undefined ? 1 : alphasCumprod[previous];
       const alpha = f(alphaBar / alphaBarPrevious);
       const beta = f(1 - alpha);
+      const posteriorVariance = Math.max(((1 - alphaBarPrevious) / (1 - alphaBar)) * beta, 1e-20);
+      return { alphaBar, alphaBarPrevious, alpha, beta, posteriorVariance };
+    };
+    const call = (t: number, previous: number | undefined, later: number | undefined): SamplerCall => {
+      const { alphaBar, alphaBarPrevious, alpha, beta, posteriorVariance } = betasOf(t, previous);
       const marginal = preserved(alphaBar);
       // The posterior q(x_{t-1} | x_t, x_0), equations 6 and 7.
       const mean = sum(
         [(Math.sqrt(alphaBarPrevious) * beta) / (1 - alphaBar), x0],
         [(Math.sqrt(alpha) * (1 - alphaBarPrevious)) / (1 - alphaBar), x],
       );
-      const posteriorVariance = Math.max(((1 - alphaBarPrevious) / (1 - alphaBar)) * beta, 1e-20);
       const large = config.varianceType.startsWith('fixed_large');
-      const std = t === 0 ? 0 : learned ? 1 : Math.sqrt(large ? beta : posteriorVariance);
-      const [minLogStd, maxLogStd] = [0.5 * Math.log(posteriorVariance), 0.5 * Math.log(beta)];
+      const variance = learned ? 1 : large ? beta : posteriorVariance;
+      // No noise at t = 0; its variance, which only guidance of the mean sees there, borrows the bound of the step before.
+      const least = t === 0 && later !== undefined ? betasOf(later, t).posteriorVariance : posteriorVariance;
+      const [minLogStd, maxLogStd] = [0.5 * Math.log(least), 0.5 * Math.log(beta)];
       return {
         timestep: t,
         inputScale: 1,
         ...marginal,
         x0: x0Form(predictionType, marginal),
-        next: { x: sum([1, mean], [std, noise]) },
+        next: { x: sum([1, mean], [t === 0 ? 0 : Math.sqrt(variance), noise], [variance, gradient]) },
         // The network's v in [-1, 1] interpolates between the two bounds.
         logStd: { base: (maxLogStd + minLogStd) / 2, slope: (maxLogStd - minLogStd) / 2 },
       };
@@ -78,7 +84,7 @@ export const ddpm = defineSampler({
           throw new RangeError(`DDPMScheduler: timesteps must descend, got ${times.join(', ')}`);
         return makePlan({
           name: 'DDPMScheduler',
-          calls: times.map((t, i) => call(t, times[i + 1])),
+          calls: times.map((t, i) => call(t, times[i + 1], times[i - 1])),
           start,
           clipping: clippingOf(config),
           learnedVariance: learned ? (config.varianceType as 'learned' | 'learned_range') : 'none',

@@ -16,9 +16,31 @@ export type { Linear } from './linear.js';
 export { lms } from './lms.js';
 export type { Marginal } from './marginal.js';
 export {
+  type AdaptiveMethod,
+  type FixedMethod,
+  type Norm,
+  type OdeFunction,
+  type OdeMethod,
+  type OdeOptions,
+  type OdeStep,
+  odeint,
+  odeMethods,
+  partsNorm,
+  rmsNorm,
+  type SolveIvpOptions,
+  solveIvp,
+} from './ode.js';
+export {
+  type AdjointGradients,
+  odeintAdjoint,
+  type VectorJacobian,
+  type VectorJacobianFunction,
+} from './odeAdjoint.js';
+export {
   type Clipping,
   coefficients,
   type LearnedVariance,
+  predictionPerScore,
   type SamplerCall,
   type SamplerPlan,
   type StepLayout,

@@ -1,6 +1,7 @@
 /**
  * A linear combination of what a sampler step knows, by name: the state slots ('x' and a sampler's own history),
- * 'prediction' (the denoiser's answer), 'x0' (the clean sample it implies, clipped) and 'noise' (fresh, unit normal).
+ * 'prediction' (the denoiser's answer), 'x0' (the clean sample it implies, clipped), 'noise' (fresh, unit normal) and
+ * 'gradient' (of a log-probability that guides the mean; its weight is the step's variance).
  * `{ x: 2, noise: 0.5 }` is 2 x + 0.5 noise.
  */
 export type Linear = Readonly<Record<string, number>>;
@@ -9,6 +10,7 @@ export const x: Linear = { x: 1 };
 export const prediction: Linear = { prediction: 1 };
 export const x0: Linear = { x0: 1 };
 export const noise: Linear = { noise: 1 };
+export const gradient: Linear = { gradient: 1 };
 /** A history slot of the sampler's own. */
 export const slot = (name: string): Linear => ({ [name]: 1 });
 

@@ -22,7 +22,7 @@ export interface SamplerCall extends Marginal {
   readonly inputScale: number;
   /** The clean sample as the denoiser sees it, before clipping: over the state slots, 'prediction' and 'noise'. */
   readonly x0: Linear;
-  /** The next value of each state slot: over the slots, 'prediction', 'x0' and 'noise'. A slot left out becomes 0. */
+  /** The next value of each state slot: over the slots, 'prediction', 'x0', 'noise', 'gradient'. One left out becomes 0. */
   readonly next: Readonly<Record<string, Linear>>;
   /** learned_range only: log of the noise's standard deviation = base + slope * variance prediction. */
   readonly logStd?: { readonly base: number; readonly slope: number };
@@ -81,7 +81,7 @@ export function makePlan(parts: PlanParts): SamplerPlan {
   for (const [k, call] of calls.entries()) checkFinite(name, k, call);
 
   const slots = ['x', ...new Set(calls.flatMap((call) => Object.keys(call.next)).filter((slot) => slot !== 'x'))];
-  const symbols = [...slots, 'prediction', 'x0', 'noise'];
+  const symbols = [...slots, 'prediction', 'x0', 'noise', 'gradient'];
   const uses = (result: string, term: string) => calls.some((call) => (formOf(call, result)[term] ?? 0) !== 0);
   const terms = ['x0', ...slots].flatMap((result) =>
     symbols.filter((term) => uses(result, term)).map((term) => ({ result, term })),
@@ -105,6 +105,15 @@ function checkFinite(name: string, k: number, call: SamplerCall): void {
   if (numbers.every(Number.isFinite)) return;
   const why = call.alpha === 0 ? '; at zero terminal SNR the first step needs a v or x0 prediction' : '';
   throw new RangeError(`${name}: call ${k} (timestep ${call.timestep}) has a coefficient that is not finite${why}`);
+}
+
+/**
+ * How far call k's prediction moves when a gradient g of a log-probability, taken at what the denoiser sees, is added to
+ * the score: by this times g. From x0 = (x + sigma^2 score) / alpha; 0 where x holds nothing of x0.
+ */
+export function predictionPerScore(plan: SamplerPlan, k: number): number {
+  const { alpha, sigma, inputScale, x0 } = plan.calls[k];
+  return alpha === 0 ? 0 : (sigma ** 2 * inputScale) / (alpha * x0.prediction);
 }
 
 /** Whether call k adds fresh noise, so that none need be drawn where it does not. */

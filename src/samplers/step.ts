@@ -11,6 +11,8 @@ export interface StepInputs {
   readonly prediction: Tensor;
   /** Unit normal numbers of x's shape; needed where the layout has noise terms (zeros will do where a call has none). */
   readonly noise?: Tensor;
+  /** Guides the mean where the sampler has one (DDPM): a gradient of log-probability in x, of x's shape. */
+  readonly gradient?: Tensor;
 }
 
 /** A type, so that compiled functions can return it. */
@@ -34,7 +36,8 @@ export const scaleInput = (layout: StepLayout, coefficients: Tensor, x: Tensor):
 /**
  * One step of any sampler as a graph: a pure function of its inputs, the same for every call of a plan, so runs may
  * be interleaved and nothing recompiles.
- * @throws RangeError when the prediction's channels do not fit x, TypeError when noise is needed and not given.
+ * @throws RangeError when the prediction's channels do not fit x, TypeError when noise is needed and not given, or a
+ * gradient is given to a sampler without a mean to guide.
  */
 export function applyStep(layout: StepLayout, inputs: StepInputs): StepResult {
   const { slots, terms, clipping, learnedVariance } = layout;
@@ -47,14 +50,21 @@ export function applyStep(layout: StepLayout, inputs: StepInputs): StepResult {
 
   const known = new Map<string, Tensor>([...slots.map((slot, i) => [slot, inputs.state[i]] as const)]);
   known.set('prediction', mean);
-  if (inputs.noise) {
-    const std = learnedVariance === 'learned' ? variance!.maximum(0).sqrt() : undefined;
-    const scale = learnedVariance === 'learned_range' ? logStd(variance!).exp() : std;
-    known.set('noise', scale ? inputs.noise.mul(scale) : inputs.noise);
+  const std = learnedVariance === 'learned' ? variance!.maximum(0).sqrt() : undefined;
+  const deviation = learnedVariance === 'learned_range' ? logStd(variance!).exp() : std;
+  if (inputs.noise) known.set('noise', deviation ? inputs.noise.mul(deviation) : inputs.noise);
+  if (inputs.gradient) {
+    if (!terms.some(({ term }) => term === 'gradient'))
+      throw new TypeError(
+        'sampler step: a gradient can guide the mean of DDPM only; guide the score with this sampler',
+      );
+    known.set('gradient', deviation ? inputs.gradient.mul(deviation.square()) : inputs.gradient);
   }
   const evaluate = (result: string): Tensor => {
     const parts = terms.flatMap((term, i) =>
-      term.result === result ? [product(known, term, coefficient(i + 1))] : [],
+      term.result === result && (term.term !== 'gradient' || inputs.gradient)
+        ? [product(known, term, coefficient(i + 1))]
+        : [],
     );
     return parts.length > 0 ? parts.reduce((a, b) => a.add(b)) : zerosLike(x);
   };
