@@ -1,2 +1,3 @@
 export * from './float16.js';
 export * from './ndarray.js';
+export * from './storedArray.js';

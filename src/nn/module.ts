@@ -1,4 +1,4 @@
-import { type NdArray, ndarray, type Shape, sizeOf, toFloat32, zeros } from '../array/index.js';
+import { type NdArray, ndarray, type Shape, StoredArray, sizeOf, toFloat32, zeros } from '../array/index.js';
 import type { Generator } from '../random/index.js';
 import { Variable } from '../tensor/index.js';
 
@@ -114,6 +114,8 @@ const listed = (names: readonly string[]): string =>
   names.length > 6 ? `${names.slice(0, 6).join(', ')} and ${names.length - 6} more` : names.join(', ');
 
 function converted(array: NdArray, v: Variable): NdArray {
+  if (array instanceof StoredArray && array.stored && (array.dtype === v.dtype || v.dtype === 'float32'))
+    return array.dtype === v.dtype ? array : array.asFloat32();
   if (array.dtype === v.dtype) return { ...array, data: array.data.slice() } as NdArray;
   if (v.dtype !== 'float32') throw new TypeError(`a ${v.dtype} variable cannot take ${array.dtype} values`);
   return toFloat32(array);

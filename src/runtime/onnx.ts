@@ -1,5 +1,5 @@
 import { PbfWriter as Pbf } from 'pbf';
-import { type DType, type NdArray, toBytes } from '../array/index.js';
+import { bytesPerElement, type DType, type FileRange, type NdArray, sizeOf, toBytes } from '../array/index.js';
 
 /** An ONNX attribute, tagged by its kind because 1 and 1.0 are different attributes. */
 export type Attribute = { i: number } | { f: number } | { s: string } | { ints: readonly number[] } | { g: OnnxGraph };
@@ -26,6 +26,8 @@ export interface OnnxInitializer {
   readonly name: string;
   readonly array: NdArray;
   readonly external: boolean;
+  /** Where an external one lies, if the engine is to take it from a file; its dtype there is the graph's. */
+  readonly stored?: FileRange & { readonly location?: string };
 }
 
 export interface OnnxGraph {
@@ -39,7 +41,8 @@ export interface OnnxGraph {
 export const OPSET = 20;
 const IR_VERSION = 9;
 
-const dataTypes: Record<DType, number> = {
+/** ONNX's number for each dtype. */
+export const dataTypes: Readonly<Record<DType, number>> = {
   float32: 1,
   uint8: 2,
   int8: 3,
@@ -111,13 +114,15 @@ function writeAttribute({ name, attribute }: { name: string; attribute: Attribut
   }
 }
 
-function writeTensor({ name, array, external }: OnnxInitializer, pbf: Pbf): void {
+function writeTensor({ name, array, external, stored }: OnnxInitializer, pbf: Pbf): void {
   for (const dim of array.shape) pbf.writeVarintField(1, dim);
-  pbf.writeVarintField(2, dataTypes[array.dtype]);
+  pbf.writeVarintField(2, dataTypes[stored?.dtype ?? array.dtype]);
   pbf.writeStringField(8, name);
   if (external) {
-    pbf.writeMessage(13, writeEntry, { key: 'location', value: name });
-    pbf.writeMessage(13, writeEntry, { key: 'length', value: String(array.data.byteLength) });
+    const length = stored ? stored.end - stored.begin : sizeOf(array.shape) * bytesPerElement(array.dtype);
+    pbf.writeMessage(13, writeEntry, { key: 'location', value: stored?.location ?? name });
+    if (stored) pbf.writeMessage(13, writeEntry, { key: 'offset', value: String(stored.begin) });
+    pbf.writeMessage(13, writeEntry, { key: 'length', value: String(length) });
     pbf.writeVarintField(14, 1);
   } else {
     pbf.writeBytesField(9, toBytes(array));

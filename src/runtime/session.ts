@@ -1,6 +1,7 @@
 import * as ort from '#onnxruntime';
 import { type NdArray, ndarray, toBytes } from '../array/index.js';
 import { encodeModel, type OnnxGraph } from './onnx.js';
+import { fromFiles } from './weightFiles.js';
 
 /** Where a compiled function runs. `cuda` needs onnxruntime's CUDA libraries, which its own install step fetches. */
 export type Device = 'cpu' | 'webgpu' | 'cuda';
@@ -55,11 +56,12 @@ export class Session {
   ) {}
 
   /** @throws Error when the device's provider is not installed, or the graph is refused. */
-  static async create(graph: OnnxGraph, options: SessionOptions): Promise<Session> {
+  static async create(request: OnnxGraph, options: SessionOptions): Promise<Session> {
+    const { graph, folder } = fromFiles(request);
     const bytes = encodeModel(graph);
     // In browsers all sessions share one pool, made with the first; it needs a page isolated by COOP and COEP headers.
     if (options.threads !== undefined) ort.env.wasm.numThreads = options.threads;
-    const external = graph.initializers.filter((initializer) => initializer.external);
+    const external = graph.initializers.filter((initializer) => initializer.external && !initializer.stored);
     const creation = ort.InferenceSession.create(bytes, {
       executionProviders: [options.device],
       graphOptimizationLevel: options.optimization === 'all' ? 'all' : 'disabled',
@@ -75,6 +77,7 @@ export class Session {
           force_spinning_stop: '1',
           set_denormal_as_zero: '1',
           intra_op: { allow_spinning: options.spinning === false ? '0' : '1' },
+          ...(folder !== undefined && { model_external_initializers_file_folder_path: folder }),
         },
       },
       ...(options.threads !== undefined && { intraOpNumThreads: options.threads }),

@@ -1,5 +1,12 @@
-import type { NdArray } from '../array/index.js';
-import type { Attributes, OnnxGraph, OnnxInitializer, OnnxNode, OnnxValue } from '../runtime/index.js';
+import { bytesPerElement, type NdArray, StoredArray, sizeOf } from '../array/index.js';
+import {
+  type Attributes,
+  dataTypes,
+  type OnnxGraph,
+  type OnnxInitializer,
+  type OnnxNode,
+  type OnnxValue,
+} from '../runtime/index.js';
 import { type Emitter, isFurtherOutput } from './op.js';
 import type { Tensor } from './tensor.js';
 
@@ -37,8 +44,11 @@ export function emitGraph({ inputs, weights, outputs }: EmitRequest): { graph: O
   const constants = new Map<string, string>();
   const weight = (array: NdArray): string => {
     const name = `w${initializers.length}`;
-    initializers.push({ name, array, external: array.data.byteLength > EXTERNAL_BYTES });
-    return name;
+    const external = sizeOf(array.shape) * bytesPerElement(array.dtype) > EXTERNAL_BYTES;
+    const stored = array instanceof StoredArray && external ? array.stored : undefined;
+    initializers.push({ name, array, external, ...(stored && { stored }) });
+    if (!stored || stored.dtype === array.dtype) return name;
+    return emitter.node('Cast', [name], { to: { i: dataTypes[array.dtype] } })[0];
   };
 
   let count = 0;

@@ -1,4 +1,4 @@
-import { type DType, type NdArray, sizeOf } from '../array/index.js';
+import { type DType, type NdArray, StoredArray, sizeOf } from '../array/index.js';
 import { type DeviceValue, inTurn, type Session, State, toHost } from '../runtime/index.js';
 import type { Op } from './op.js';
 import { sameShape } from './shape.js';
@@ -57,7 +57,10 @@ export class Variable extends Tensor {
 
   /** @throws RangeError / TypeError when shape or dtype differ. */
   set(value: NdArray): void {
-    if (!sameShape(value.shape, this.shape) || sizeOf(value.shape) !== value.data.length)
+    if (
+      !sameShape(value.shape, this.shape) ||
+      (!(value instanceof StoredArray) && sizeOf(value.shape) !== value.data.length)
+    )
       throw new RangeError(`${this.label || 'variable'}: holds [${this.shape}], got [${value.shape}]`);
     if (value.dtype !== this.dtype)
       throw new TypeError(`${this.label || 'variable'}: holds ${this.dtype}, got ${value.dtype}`);

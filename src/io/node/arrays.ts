@@ -1,4 +1,7 @@
-import { fromBytes, type NdArray } from '../../array/index.js';
+import { closeSync, openSync, readSync, statSync } from 'node:fs';
+import { realpath, stat } from 'node:fs/promises';
+import { sep } from 'node:path';
+import { fromBytes, type NdArray, StoredArray } from '../../array/index.js';
 import { parseNpz, serializeNpz } from '../npz.js';
 import {
   type NamedArrays,
@@ -33,6 +36,49 @@ export function readSafetensors(path: string, only: (name: string) => boolean = 
       if (only(name)) tensors.set(name, fromBytes(await read(begin, end), shape, dtype));
     return { tensors, metadata };
   });
+}
+
+/**
+ * Opens a safetensors file without reading its tensors: each stays in the file until somebody asks for its `data`.
+ * @throws Error that names the file, as {@link readSafetensors}; later, where an array is read after the file changed.
+ */
+export async function openSafetensors(path: string): Promise<Safetensors> {
+  const { tensors: entries, metadata } = await readSafetensorsHeader(path);
+  // onnxruntime refuses links that leave the folder, and the hub's cache is made of those.
+  const file = await realpath(path);
+  const opened = await stat(file);
+  const check = () => {
+    const now = statSync(file, { throwIfNoEntry: false });
+    if (now?.mtimeMs !== opened.mtimeMs || now.size !== opened.size || now.ino !== opened.ino)
+      throw fileError('read', path, new Error('the file has changed since it was opened: open it again'));
+  };
+  const tensors = new Map<string, NdArray>();
+  for (const [name, { dtype, shape, begin, end }] of entries) {
+    const read = () => {
+      check();
+      return readRange(file, begin, end);
+    };
+    tensors.set(
+      name,
+      new StoredArray(dtype, shape, { path: file.replaceAll(sep, '/'), begin, end, dtype, check, read }),
+    );
+  }
+  return { tensors, metadata };
+}
+
+function readRange(path: string, begin: number, end: number): Uint8Array {
+  const bytes = new Uint8Array(end - begin);
+  const file = openSync(path, 'r');
+  try {
+    for (let done = 0; done < bytes.length; ) {
+      const count = readSync(file, bytes, done, Math.min(bytes.length - done, 2 ** 30), begin + done);
+      if (count === 0) throw fileError('read', path, new Error(`the file ends at byte ${begin + done}`));
+      done += count;
+    }
+  } finally {
+    closeSync(file);
+  }
+  return bytes;
 }
 
 /** Writes a safetensors file atomically, without a second copy of the tensors in memory. */

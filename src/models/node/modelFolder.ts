@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { type NdArray, toFloat32, toHalf } from '../../array/index.js';
 import {
   fileError,
+  openSafetensors,
   readJson,
   readSafetensors,
   recoverFolder,
@@ -91,16 +92,26 @@ class Blank extends Generator {
 
 const shardIndex = z.looseObject({ weight_map: z.record(z.string(), z.string()) });
 
+/** Larger files stay where they are, for the engine to map: opening gigabytes takes no copy. */
+const READ_BYTES = 64 * 2 ** 20;
+
+async function readOrOpen(path: string): Promise<Map<string, NdArray>> {
+  const { size } = await stat(path).catch((cause) => {
+    throw fileError('read', path, cause);
+  });
+  return (await (size > READ_BYTES ? openSafetensors : readSafetensors)(path)).tensors;
+}
+
 async function readWeights(folder: string, weightsFile: string): Promise<Map<string, NdArray>> {
   const whole = join(folder, weightsFile);
   const path = join(folder, `${weightsFile}.index.json`);
-  if ((await exists(whole)) || !(await exists(path))) return (await readSafetensors(whole)).tensors;
+  if ((await exists(whole)) || !(await exists(path))) return readOrOpen(whole);
   const { weight_map: places } = await readJson(path, shardIndex);
   const weights = new Map<string, NdArray>();
   for (const file of new Set(Object.values(places))) {
     if (file !== basename(file)) throw fileError('read', path, new Error(`'${file}' is no file name`));
-    const { tensors } = await readSafetensors(join(folder, file), (name) => places[name] === file);
-    for (const [name, array] of tensors) weights.set(name, array);
+    const tensors = await readOrOpen(join(folder, file));
+    for (const [name, array] of tensors) if (places[name] === file) weights.set(name, array);
   }
   const lost = Object.entries(places).find(([name]) => !weights.has(name));
   if (lost) throw fileError('read', path, new Error(`${lost[0]} is not in ${lost[1]}`));

@@ -1,5 +1,5 @@
 import type { DType } from '../../array/index.js';
-import type { Attributes } from '../../runtime/index.js';
+import { type Attributes, dataTypes } from '../../runtime/index.js';
 import { apply, type NodeView, type Op } from '../op.js';
 import { broadcast, isFloat } from '../shape.js';
 import type { Tensor } from '../tensor.js';
@@ -207,24 +207,16 @@ const whereOp: Op<Nothing> = {
 /** `a` where the condition holds, else `b`; all three broadcast. */
 export const where = (condition: Tensor, a: Tensor, b: Tensor): Tensor => apply(whereOp, [condition, a, b], none);
 
-const onnxTypes: Partial<Record<DType, number>> = {
-  float32: 1,
-  uint8: 2,
-  int8: 3,
-  int32: 6,
-  int64: 7,
-  bool: 9,
-  float16: 10,
-  float64: 11,
-};
+/** What onnxruntime computes a cast to. */
+const castable: ReadonlySet<DType> = new Set(['float32', 'uint8', 'int32', 'int64', 'bool', 'float16', 'float64']);
 
 const castOp: Op<{ dtype: DType }> = {
   name: 'cast',
   infer: ([x], { dtype }) => {
-    if (onnxTypes[dtype] === undefined) throw new TypeError(`cast: to ${dtype} is not supported`);
+    if (!castable.has(dtype)) throw new TypeError(`cast: to ${dtype} is not supported`);
     return { shape: x.shape, dtype };
   },
-  emit: (e, { inputs }, { dtype }) => e.node('Cast', [e.name(inputs[0])], { to: { i: onnxTypes[dtype]! } }),
+  emit: (e, { inputs }, { dtype }) => e.node('Cast', [e.name(inputs[0])], { to: { i: dataTypes[dtype] } }),
   gradient: ({ inputs: [x] }) => [isFloat(x.dtype) ? (g) => cast(g, x.dtype) : null],
 };
 export const cast = (x: Tensor, dtype: DType): Tensor => (x.dtype === dtype ? x : apply(castOp, [x], { dtype }));
