@@ -130,6 +130,14 @@ const rules: readonly Rule[] = [
     reason: 'a few float32 operations on the host',
   },
 
+  {
+    group: /^H_systems$/,
+    kind: /dopri8/,
+    tensor: /^out\.steps_/,
+    tolerance: 2e-3,
+    reason: 'the first step errs by 1e-14, of which 1 % is rounding, and so the size of the next one varies by 2e-3',
+  },
+
   // The rules of every group
   { group: /^[CDE]_/, tolerance: 1e-4, reason: 'models, pipelines and training: float32 through many layers' },
   { tolerance: 1e-5, reason: 'blocks, samplers, guiders and systems: float32 through a few layers' },

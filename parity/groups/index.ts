@@ -4,11 +4,16 @@ import type { Adapter, AdapterModule } from '../adapter.js';
 const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]>> = {
   A_schedulers: [() => import('./a_schedulers.js')],
   B_blocks: [() => import('./b_blocks.js')],
-  C_models: [() => import('./c_models.js')],
+  C_models: [() => import('./c_models.js'), () => import('./c_text.js')],
   E_training: [() => import('./e_training.js'), () => import('./e_denoisers.js')],
   F_rng: [() => import('./f_rng.js')],
   G_guiders: [() => import('./g_guiders.js')],
-  H_systems: [() => import('./h_flow_training.js'), () => import('./h_norms.js'), () => import('./h_dit.js')],
+  H_systems: [
+    () => import('./h_flow_training.js'),
+    () => import('./h_norms.js'),
+    () => import('./h_dit.js'),
+    () => import('./h_ode.js'),
+  ],
 };
 
 /** The adapter for a group and kind; `A / B` and `A method` fall back to `A`. */
