@@ -1,16 +1,17 @@
-import type { Tensor } from '../tensor/index.js';
-import { checkRescale } from './cfg.js';
-import { checkInterval, type Guider, type Interval, inputAt, isInside, positive } from './guider.js';
+import { type Tensor, where, zerosLike } from '../tensor/index.js';
+import {
+  checkInterval,
+  checkRescale,
+  type GuidanceOptions,
+  type Guider,
+  inputAt,
+  isInside,
+  positive,
+} from './guider.js';
 import { rescaleGuidance } from './rescale.js';
 
-export interface GuideOptions {
-  /** Outside it the conditional prediction is used alone. */
-  readonly interval?: Interval;
-  /** Share of {@link rescaleGuidance} applied to the sum, 0 to 1; default 0. */
-  readonly rescale?: number;
-  /** Guide only this many leading channels. */
-  readonly channels?: number;
-}
+/** Of the whole: each guider may have an interval and a rescale of its own, too. */
+export type GuideOptions = Omit<GuidanceOptions, 'convention'>;
 
 /**
  * Several guiders at once: what each adds to the conditional prediction is summed.
@@ -28,29 +29,47 @@ export function guide(...parts: readonly [Guider, ...Guider[]] | readonly [Guide
   checkRescale(rescale);
   return {
     channels,
+    numClasses: agreed(guiders.map((guider) => guider.numClasses)),
     slots: guiders.reduce((n, guider) => n + guider.slots, 0),
     branches(step) {
       if (!isInside(interval, step)) return [positive];
       const asked = [positive, ...guiders.flatMap((guider) => guider.branches(step))];
       return [...new Map(asked.map((branch) => [branch.name, branch])).values()];
     },
-    inputs: (step) => [rescale, ...guiders.flatMap((guider) => guider.inputs(step))],
-    inputCount: 1 + guiders.reduce((n, guider) => n + guider.inputCount, 0),
+    inputs: (step) => [Number(isInside(interval, step)), rescale, ...guiders.flatMap((guider) => guider.inputs(step))],
+    inputCount: 2 + guiders.reduce((n, guider) => n + guider.inputCount, 0),
     combine(predictions, inputs, state) {
       const conditional = predictions.get('positive')!;
       if (predictions.size === 1) return { prediction: conditional, state };
-      let [guided, nextInput, nextSlot] = [conditional, 1, 0];
+      let [guided, nextInput, nextSlot] = [conditional, 2, 0];
       const nextState: Tensor[] = [];
+      let gradient: Tensor | undefined;
       for (const guider of guiders) {
         const own = inputs.slice(0, nextInput, nextInput + guider.inputCount);
         const result = guider.combine(predictions, own, state.slice(nextSlot, nextSlot + guider.slots));
         guided = guided.add(result.prediction.sub(conditional));
         nextState.push(...result.state);
+        if (result.gradient) gradient = gradient ? gradient.add(result.gradient) : result.gradient;
         nextInput += guider.inputCount;
         nextSlot += guider.slots;
       }
-      const prediction = rescale === 0 ? guided : rescaleGuidance(guided, conditional, inputAt(inputs, 0));
-      return { prediction, state: nextState };
+      if (rescale !== 0) guided = rescaleGuidance(guided, conditional, inputAt(inputs, 1));
+      if (interval === undefined) return { prediction: guided, state: nextState, gradient };
+      // An outer guide may have asked for these branches at a step where this one is off.
+      const on = inputAt(inputs, 0).greater(0);
+      return {
+        prediction: where(on, guided, conditional),
+        state: nextState.map((next, i) => (next === state[i] ? next : where(on, next, state[i]))),
+        gradient: gradient && where(on, gradient, zerosLike(gradient)),
+      };
     },
   };
+}
+
+/** The number of classes of those guiders that know one. */
+function agreed(counts: readonly (number | undefined)[]): number | undefined {
+  const known = [...new Set(counts)].filter((count) => count !== undefined);
+  if (known.length > 1)
+    throw new RangeError(`guide: guiders of ${known.join(' and ')} classes, expected as many of each`);
+  return known[0];
 }

@@ -84,8 +84,8 @@ describe('guide', () => {
   it('sums what each guider adds and asks for every branch once', async () => {
     const both = guide(cfg(3), towards('odd', 2), { channels: 2 });
     expect(both.branches(step(0)).map((b) => b.name)).toEqual(['positive', 'negative', 'odd']);
-    expect(both.inputs(step(0))).toEqual([0, 3, 0, 2]);
-    expect(both.inputCount).toBe(4);
+    expect(both.inputs(step(0))).toEqual([1, 0, 3, 0, 2]);
+    expect(both.inputCount).toBe(5);
     const run = compile((inputs: Tensor, p: readonly Tensor[], state: Tensor) => {
       const predictions = new Map(['positive', 'negative', 'odd'].map((name, i) => [name, p[i]]));
       const result = both.combine(predictions, inputs, [state]);
@@ -96,7 +96,7 @@ describe('guide', () => {
       [0, 4],
       [10, 20],
     ].map((x) => ndarray(x, [1, 2]));
-    const result = await run(ndarray([0, 3, 0, 2]), p, ndarray([0, 5], [1, 2]));
+    const result = await run(ndarray([1, 0, 3, 0, 2]), p, ndarray([0, 5], [1, 2]));
     expect(values(result.prediction)).toEqual([23, 38]);
     expect(values(result.state)).toEqual([1, 6]);
   });

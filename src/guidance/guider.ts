@@ -23,16 +23,21 @@ export type Condition = Readonly<Record<string, Tensor | readonly Tensor[]>>;
 export interface Branch {
   /** Equal names mean the same prediction, which is then computed once. */
   readonly name: string;
-  /** Which condition the denoiser gets: the wanted one, or the one to move away from (the null one by default). */
-  readonly condition: 'positive' | 'negative';
-  /** Which layers of the denoiser depart from it, and how. */
-  readonly perturb?: (model: Module) => ReadonlyMap<Module, Perturbation>;
+  /**
+   * Which condition the denoiser gets: `positive`, the wanted one; `negative`, the one to move away from (the null one
+   * by default); or the name of a further one, which the caller of the sampler gives.
+   */
+  readonly condition: string;
+  /** Which layers of the denoiser depart from it, and how; `size` is the sample's [height, width]. */
+  readonly perturb?: (model: Module, size: readonly [height: number, width: number]) => Perturbations;
   /**
    * Computed in the denoiser's place, as a graph: a classifier's gradient, say.
    * x [N, C, ...] is what the denoiser sees, `timestep` [N] what it is told; the result is shaped like x.
    */
   readonly predict?: (x: Tensor, timestep: Tensor, condition: Condition) => Tensor;
 }
+
+export type Perturbations = ReadonlyMap<Module, Perturbation>;
 
 export const positive: Branch = { name: 'positive', condition: 'positive' };
 export const negative: Branch = { name: 'negative', condition: 'negative' };
@@ -105,6 +110,28 @@ export function checkInterval(interval: Interval | undefined): void {
   const [from, to] = interval;
   if (!(from >= 0 && from < to && to <= 1))
     throw new RangeError(`guidance: interval [${from}, ${to}] must be rising and inside [0, 1]`);
+}
+
+/** What nearly every guider takes. */
+export interface GuidanceOptions {
+  /** Outside it the conditional prediction is used alone and nothing else computed (Kynkäänniemi et al. 2024). */
+  readonly interval?: Interval;
+  /** How much of {@link rescaleGuidance} to apply, 0 to 1; default 0. */
+  readonly rescale?: number;
+  /** Guide only this many leading channels (the original DiT code guides 3); default all of the sample's. */
+  readonly channels?: number;
+  /** What the scale means; each guider's default is the one of its literature. */
+  readonly convention?: ScaleConvention;
+}
+
+/**
+ * 'standard': the prediction to move away from is at 0, the conditional one at 1. 'paper' (classifier-free guidance, Ho
+ * and Salimans 2022, and perturbed attention, Ahn et al. 2024): the conditional one is at 0, so w = scale - 1.
+ */
+export type ScaleConvention = 'standard' | 'paper';
+
+export function checkRescale(rescale: number): void {
+  if (!(rescale >= 0 && rescale <= 1)) throw new RangeError(`guidance: rescale must lie in [0, 1], got ${rescale}`);
 }
 
 /** A number, or one for each step. */

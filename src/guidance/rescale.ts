@@ -7,6 +7,7 @@ import { type Tensor, variance } from '../tensor/index.js';
 export function rescaleGuidance(guided: Tensor, conditional: Tensor, share: Tensor): Tensor {
   const rest = guided.shape.map((_, axis) => axis).slice(1);
   const std = (x: Tensor) => variance(x, rest, true, true).sqrt();
-  const rescaled = guided.mul(std(conditional).div(std(guided)));
+  // A prediction that guidance made constant (CFG-Zero* begins with zeros) has no deviation to divide by.
+  const rescaled = guided.mul(std(conditional).div(std(guided).maximum(1e-12)));
   return guided.add(share.mul(rescaled.sub(guided)));
 }

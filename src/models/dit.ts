@@ -10,13 +10,14 @@ import {
   Module,
   modulate,
   PatchEmbed,
-  perturbationOf,
+  perturbed,
   zeroed,
 } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
 import { normalize, split, type Tensor } from '../tensor/index.js';
 import { modelConfig, positive } from './config.js';
 import type { Denoiser } from './denoiser.js';
+import { fromPatches } from './patches.js';
 
 /** The fields of diffusers' DiTTransformer2DModel that shape the network. */
 export const ditConfig = modelConfig({
@@ -81,7 +82,10 @@ export class DiTBlock extends Module {
 
   /** @param x tokens [N, L, dim]. */
   forward(x: Tensor, timestep: Tensor, classLabels: Tensor): Tensor {
-    if (perturbationOf(this)?.skip) return x;
+    return perturbed(this, x, () => this.answer(x, timestep, classLabels));
+  }
+
+  private answer(x: Tensor, timestep: Tensor, classLabels: Tensor): Tensor {
     const { x: normed, gateMsa, shiftMlp, scaleMlp, gateMlp } = this.norm1.forward(x, { timestep, classLabels });
     const attended = x.add(this.attn1.forward(normed).mul(gateMsa.unsqueeze(1)));
     const modulated = modulate(this.norm3.forward(attended), shiftMlp, scaleMlp);
@@ -144,7 +148,7 @@ export class DiT extends Module implements Denoiser {
    */
   forward(x: Tensor, timestep: Tensor, classLabels?: Tensor): Tensor {
     const { patchSize: p } = this.config;
-    const [n, , height, width] = x.shape;
+    const [height, width] = x.shape.slice(2);
     if (height % p || width % p) throw new RangeError(`DiT: patches of ${p} do not tile images of ${height}x${width}`);
     if (!classLabels) throw new Error(`DiT: needs class labels; ${this.nullClass} stands for no class`);
 
@@ -154,9 +158,6 @@ export class DiT extends Module implements Denoiser {
     const condition = this.transformerBlocks[0].norm1.emb!.forward(timestep, classLabels);
     const [shift, scale] = split(this.projOut_1.forward(activate('silu', condition)), 2, 1);
     const patches = this.projOut_2.forward(modulate(normalize(tokens, 1, 1e-6), shift, scale));
-    return patches
-      .reshape([n, height / p, width / p, p, p, this.outChannels])
-      .transpose([0, 5, 1, 3, 2, 4])
-      .reshape([n, this.outChannels, height, width]);
+    return fromPatches(patches, [height, width], p);
   }
 }

@@ -5,7 +5,7 @@ import { GroupNorm } from './groupNorm.js';
 import { LayerNorm } from './layerNorm.js';
 import { Linear } from './linear.js';
 import { Module } from './module.js';
-import { perturbationOf } from './perturbation.js';
+import { perturbationOf, perturbed } from './perturbation.js';
 import { RMSNorm } from './rmsNorm.js';
 import { SpatialNorm } from './spatialNorm.js';
 
@@ -137,8 +137,11 @@ export class Attention extends Module {
   }
 
   /** Self or cross attention. The result has the shape of `hiddenStates`, with `outDim` as its width. */
-  forward(hiddenStates: Tensor, { encoderHiddenStates, attentionMask, temb }: AttentionInputs = {}): Tensor {
-    if (perturbationOf(this)?.skip) return hiddenStates;
+  forward(hiddenStates: Tensor, inputs: AttentionInputs = {}): Tensor {
+    return perturbed(this, hiddenStates, () => this.answer(hiddenStates, inputs));
+  }
+
+  private answer(hiddenStates: Tensor, { encoderHiddenStates, attentionMask, temb }: AttentionInputs): Tensor {
     if (this.spatialNorm && !temb) throw new Error('Attention: the spatial norm needs its latent map (temb)');
     const x = this.spatialNorm ? this.spatialNorm.forward(hiddenStates, temb!) : hiddenStates;
     const tokens = toTokens(x, this.groupNorm);
@@ -158,7 +161,8 @@ export class Attention extends Module {
    * answer as one sequence, the image first. With `contextPreOnly` no text comes out.
    */
   forwardJoint(image: Tensor, text: Tensor): { image: Tensor; text?: Tensor } {
-    if (perturbationOf(this)?.skip) return { image, text };
+    const { skip, output = (y: Tensor) => y } = perturbationOf(this) ?? {};
+    if (skip) return { image, text };
     if (!this.addQProj) throw new Error('Attention: joint attention needs addedKvProjDim and contextPreOnly');
     const q = [this.project(this.toQ, image, this.normQ), this.project(this.addQProj, text, this.normAddedQ)];
     const k = [this.project(this.toK!, image, this.normK), this.project(this.addKProj!, text, this.normAddedK)];
@@ -166,7 +170,8 @@ export class Attention extends Module {
     const [imageTokens, textTokens] = [image.shape[1], text.shape[1]];
     const y = this.attend(concat(q, 2), concat(k, 2), concat(v, 2), imageTokens);
     const [ofImage, ofText] = split(y, [imageTokens, textTokens], 1);
-    return { image: this.output(ofImage), text: this.toAddOut?.forward(ofText) };
+    const answer = this.toAddOut?.forward(ofText);
+    return { image: output(this.output(ofImage)), text: answer && output(answer) };
   }
 
   /** The context's added keys and values, and after them the tokens' own. */

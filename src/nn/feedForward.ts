@@ -4,7 +4,7 @@ import { type ActivationName, activate, recomputed } from './activations.js';
 import { Dropout } from './dropout.js';
 import { Linear } from './linear.js';
 import { Module } from './module.js';
-import { perturbationOf } from './perturbation.js';
+import { perturbed } from './perturbation.js';
 
 export type FeedForwardActivation =
   | 'gelu'
@@ -116,7 +116,6 @@ export class FeedForward extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    if (perturbationOf(this)?.skip) return x;
-    return this.net.reduce((y, layer) => layer.forward(y), x);
+    return perturbed(this, x, () => this.net.reduce((y, layer) => layer.forward(y), x));
   }
 }

@@ -51,7 +51,8 @@ export class JointTransformerBlock extends Module {
    * @returns both, or with `contextPreOnly` the image alone.
    */
   forward(image: Tensor, text: Tensor, temb: Tensor): { image: Tensor; text?: Tensor } {
-    if (perturbationOf(this)?.skip) return { image, text };
+    const { skip, output = (y: Tensor) => y } = perturbationOf(this) ?? {};
+    if (skip) return { image, text };
     const ofImage = this.enter(image, temb);
     const ofText: Partial<Modulation> & { x: Tensor } =
       this.norm1Context instanceof AdaLayerNormZero
@@ -62,10 +63,10 @@ export class JointTransformerBlock extends Module {
     let y = image.add(gate(attended.image, ofImage.gateMsa));
     if (this.attn2 && ofImage.x2 && ofImage.gateMsa2) y = y.add(gate(this.attn2.forward(ofImage.x2), ofImage.gateMsa2));
     y = y.add(feedForward(this.ff, y, ofImage));
-    if (!this.ffContext || !attended.text) return { image: y };
+    if (!this.ffContext || !attended.text) return { image: output(y) };
     const modulation = ofText as Modulation;
     const z = text.add(gate(attended.text, modulation.gateMsa));
-    return { image: y, text: z.add(feedForward(this.ffContext, z, modulation)) };
+    return { image: output(y), text: output(z.add(feedForward(this.ffContext, z, modulation))) };
   }
 
   private enter(x: Tensor, temb: Tensor): Modulation & { x: Tensor; x2?: Tensor; gateMsa2?: Tensor } {

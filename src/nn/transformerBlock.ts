@@ -7,7 +7,7 @@ import { Attention } from './attention.js';
 import { FeedForward, type FeedForwardActivation } from './feedForward.js';
 import { LayerNorm } from './layerNorm.js';
 import { Module, parameter } from './module.js';
-import { perturbationOf } from './perturbation.js';
+import { perturbed } from './perturbation.js';
 
 const norms = ['layer_norm', 'ada_norm', 'ada_norm_zero', 'ada_norm_single', 'ada_norm_continuous'] as const;
 export type TransformerNorm = (typeof norms)[number];
@@ -108,7 +108,10 @@ export class BasicTransformerBlock extends Module {
 
   /** @throws Error when an input that this kind of block needs is missing. */
   forward(x: Tensor, inputs: TransformerBlockInputs = {}): Tensor {
-    if (perturbationOf(this)?.skip) return x;
+    return perturbed(this, x, () => this.answer(x, inputs));
+  }
+
+  private answer(x: Tensor, inputs: TransformerBlockInputs): Tensor {
     const { encoderHiddenStates, attentionMask, encoderAttentionMask } = inputs;
     const { x: normed, gateMsa, shiftMlp, scaleMlp, gateMlp } = this.begin(x, inputs);
     const firstContext = this.config.onlyCrossAttention ? encoderHiddenStates : undefined;

@@ -177,10 +177,8 @@ function stepGraph<C extends Tensors, S extends Tensors>(
         const condition = inputs.conditions[branch.condition] as C;
         const answer = () =>
           branch.predict?.(x, inputs.timestep, condition) ?? system.predict(x, inputs.timestep, condition, context);
-        return [
-          branch.name,
-          branch.perturb ? withPerturbations(branch.perturb(system.model), answer) : answer(),
-        ] as const;
+        const layers = branch.perturb?.(system.model, [x.shape[2], x.shape[3]]);
+        return [branch.name, layers ? withPerturbations(layers, answer) : answer()] as const;
       });
       const channels = inputs.state[0].shape[1];
       const guided = guidePrediction(guider, new Map(predictions), inputs.guidance, inputs.carried, channels);
