@@ -6,7 +6,7 @@ import type { Adapter, Outputs } from '../adapter.js';
 import type { ReferenceCase } from '../case.js';
 
 /** One time for all images, or one for each: as [N]. */
-function timesteps(reference: ReferenceCase, count: number): NdArray {
+export function timesteps(reference: ReferenceCase, count: number): NdArray {
   const scalars = reference.description.scalar_inputs as { timestep?: number } | undefined;
   const stored = reference.optionalInput('timestep') ?? ndarray([scalars?.timestep ?? 0], [1], 'int64');
   if (stored.data.length === count) return ndarray(stored.data, [count], stored.dtype);

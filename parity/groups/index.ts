@@ -4,7 +4,7 @@ import type { Adapter, AdapterModule } from '../adapter.js';
 const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]>> = {
   A_schedulers: [() => import('./a_schedulers.js')],
   B_blocks: [() => import('./b_blocks.js')],
-  C_models: [() => import('./c_models.js'), () => import('./c_text.js')],
+  C_models: [() => import('./c_models.js'), () => import('./c_text.js'), () => import('./c_text_to_image.js')],
   E_training: [() => import('./e_training.js'), () => import('./e_denoisers.js')],
   F_rng: [() => import('./f_rng.js')],
   G_guiders: [() => import('./g_guiders.js')],

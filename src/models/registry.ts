@@ -1,8 +1,13 @@
+import type { output, ZodType } from 'zod';
 import type { Module } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
+import { fromTransformersJson, toTransformersJson } from './clip.js';
+import { CLIPTextModel, CLIPTextModelWithProjection, clipTextConfig } from './clipText.js';
 import { configFromJson, configToJson } from './config.js';
 import type { Denoiser } from './denoiser.js';
 import { DiT, type DiTOptions, ditConfig, ditPresets } from './dit.js';
+import { PixArtTransformer2D, pixartConfig } from './pixartTransformer2d.js';
+import { SD3Transformer2D, sd3Config } from './sd3Transformer2d.js';
 import { UNet2D, type UNet2DOptions, unet2dConfig, unet2dPresets } from './unet2d.js';
 
 /** What a data set says about the model to train on it. */
@@ -81,8 +86,30 @@ const unet: DenoiserClass = {
 
 export const denoiserClasses: readonly DenoiserClass[] = [dit, unet];
 
+const clipText = (Class: typeof CLIPTextModel): ModelClass => ({
+  className: Class.className,
+  library: 'transformers',
+  fromJson: (json, rng) => new Class(fromTransformersJson(Class.className, clipTextConfig, json), rng),
+  toJson: ({ config }) => toTransformersJson(Class.className, 'clip_text_model', config),
+});
+
+/** A class of diffusers whose constructor takes the fields of its config.json. */
+const diffusersClass = <S extends ZodType>(
+  Class: { readonly className: string; new (config: output<S>, rng: Generator): StoredModel },
+  schema: S,
+): ModelClass => ({
+  className: Class.className,
+  fromJson: (json, rng) => new Class(configFromJson(Class.className, schema, json), rng),
+});
+
 /** Every class of models that folders can hold. */
-export const modelClasses: readonly ModelClass[] = [...denoiserClasses];
+export const modelClasses: readonly ModelClass[] = [
+  ...denoiserClasses,
+  diffusersClass(SD3Transformer2D, sd3Config),
+  diffusersClass(PixArtTransformer2D, pixartConfig),
+  clipText(CLIPTextModel),
+  clipText(CLIPTextModelWithProjection),
+];
 
 /**
  * @param name diffusers' class name, or the short one.
