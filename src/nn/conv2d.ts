@@ -1,5 +1,6 @@
 import { biasUniform, type Generator, kaimingUniform } from '../random/index.js';
 import { type ConvOptions, conv2d, type Tensor, type Variable } from '../tensor/index.js';
+import { plusLowRank } from './lora.js';
 import { Module, parameter } from './module.js';
 
 export interface Conv2dOptions extends ConvOptions {
@@ -35,6 +36,7 @@ export class Conv2d extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return conv2d(x, this.weight, this.bias, this.options);
+    const y = conv2d(x, this.weight, this.bias, this.options);
+    return plusLowRank(this, y, ({ down, up }) => conv2d(conv2d(x, down, undefined, this.options), up));
   }
 }

@@ -1,5 +1,6 @@
 import { biasUniform, Generator, kaimingUniform } from '../random/index.js';
 import { linear, type Tensor, type Variable } from '../tensor/index.js';
+import { plusLowRank } from './lora.js';
 import { Module, parameter } from './module.js';
 
 export interface LinearOptions {
@@ -25,6 +26,7 @@ export class Linear extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return linear(x, this.weight, this.bias);
+    const y = linear(x, this.weight, this.bias);
+    return plusLowRank(this, y, ({ down, up }) => linear(linear(x, down), up));
   }
 }
