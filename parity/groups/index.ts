@@ -4,7 +4,12 @@ import type { Adapter, AdapterModule } from '../adapter.js';
 const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]>> = {
   A_schedulers: [() => import('./a_schedulers.js')],
   B_blocks: [() => import('./b_blocks.js')],
-  C_models: [() => import('./c_models.js'), () => import('./c_text.js'), () => import('./c_text_to_image.js')],
+  C_models: [
+    () => import('./c_models.js'),
+    () => import('./c_condition.js'),
+    () => import('./c_text.js'),
+    () => import('./c_text_to_image.js'),
+  ],
   E_training: [() => import('./e_training.js'), () => import('./e_denoisers.js')],
   F_rng: [() => import('./f_rng.js')],
   G_guiders: [() => import('./g_guiders.js')],
@@ -12,6 +17,7 @@ const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]
     () => import('./h_flow_training.js'),
     () => import('./h_norms.js'),
     () => import('./h_dit.js'),
+    () => import('./h_classifier.js'),
     () => import('./h_ode.js'),
   ],
 };

@@ -3,6 +3,17 @@ import { camelCase, parseFields, snakeCase } from '../io/index.js';
 
 export const positive = z.number().int().positive();
 
+/** diffusers' activations. */
+export const activation = z.enum(['silu', 'swish', 'mish', 'gelu', 'relu']);
+/** Old configurations call blocks UNetResDownBlock2D and so on. */
+export const blockTypes = <const T extends readonly [string, ...string[]]>(...names: T) =>
+  z.array(z.preprocess((name) => (typeof name === 'string' ? name.replace(/^UNetRes/, '') : name), z.enum(names)));
+/** Python's False, which old configurations may write as null. */
+export const flag = z
+  .boolean()
+  .nullish()
+  .transform((value) => value ?? false);
+
 /** A model's config: unknown fields are refused. */
 export const modelConfig = <S extends z.ZodRawShape>(fields: S) => z.strictObject(fields);
 

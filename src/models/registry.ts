@@ -9,6 +9,7 @@ import { DiT, type DiTOptions, ditConfig, ditPresets } from './dit.js';
 import { PixArtTransformer2D, pixartConfig } from './pixartTransformer2d.js';
 import { SD3Transformer2D, sd3Config } from './sd3Transformer2d.js';
 import { UNet2D, type UNet2DOptions, unet2dConfig, unet2dPresets } from './unet2d.js';
+import { UNet2DCondition, unet2dConditionConfig } from './unet2dCondition.js';
 
 /** What a data set says about the model to train on it. */
 export interface ImageFormat {
@@ -105,6 +106,7 @@ const diffusersClass = <S extends ZodType>(
 /** Every class of models that folders can hold. */
 export const modelClasses: readonly ModelClass[] = [
   ...denoiserClasses,
+  diffusersClass(UNet2DCondition, unet2dConditionConfig),
   diffusersClass(SD3Transformer2D, sd3Config),
   diffusersClass(PixArtTransformer2D, pixartConfig),
   clipText(CLIPTextModel),

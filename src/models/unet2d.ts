@@ -13,15 +13,12 @@ import {
 } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
 import type { Tensor } from '../tensor/index.js';
-import { modelConfig, positive } from './config.js';
+import { activation, blockTypes, modelConfig, positive } from './config.js';
 import type { Denoiser } from './denoiser.js';
 import { defaultGroups, SkipDownBlock, SkipUpBlock } from './skipBlocks.js';
 import { DownBlock, MidBlock, type ResnetSettings, UpBlock } from './unetBlocks.js';
 
 const resampling = z.enum(['conv', 'resnet']).default('conv');
-/** Old configurations call blocks UNetResDownBlock2D and so on. */
-const blockTypes = <const T extends readonly [string, ...string[]]>(...names: T) =>
-  z.array(z.preprocess((name) => (typeof name === 'string' ? name.replace(/^UNetRes/, '') : name), z.enum(names)));
 
 /** The fields of diffusers' UNet2DModel. */
 export const unet2dConfig = modelConfig({
@@ -59,7 +56,7 @@ export const unet2dConfig = modelConfig({
   downsampleType: resampling,
   upsampleType: resampling,
   dropout: z.number().min(0).max(1).default(0),
-  actFn: z.enum(['silu', 'swish', 'mish', 'gelu', 'relu']).default('silu'),
+  actFn: activation.default('silu'),
   /** Width of a head; null for one head. */
   attentionHeadDim: positive.nullable().default(8),
   /** null (a quarter of the channels, at most 32) only where all blocks are Skip ones, which choose that way anyhow. */

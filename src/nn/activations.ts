@@ -1,5 +1,5 @@
 import { checkpoint, gelu, mish, quickGelu, relu, silu, type Tensor } from '../tensor/index.js';
-import { isTraining } from './module.js';
+import { isTraining, Module } from './module.js';
 
 const activations = {
   silu,
@@ -35,3 +35,14 @@ export function activate(name: ActivationName, x: Tensor): Tensor {
 /** In training, discards what `build` makes and makes it again for the backward pass: for cheap elementwise chains. */
 export const recomputed = (build: () => Tensor): Tensor =>
   isTraining() ? checkpoint(build, { discardResults: true }) : build();
+
+/** An activation that has a place in a list of layers. */
+export class Activation extends Module {
+  constructor(readonly activation: ActivationName) {
+    super();
+  }
+
+  forward(x: Tensor): Tensor {
+    return activate(this.activation, x);
+  }
+}
