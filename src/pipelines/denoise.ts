@@ -6,6 +6,7 @@ import {
   applyStep,
   coefficientsOf,
   initialState,
+  type Marginal,
   type PlanOptions,
   predictionPerScore,
   type Sampler,
@@ -25,6 +26,8 @@ export interface Context<Shared> {
   readonly numbers: Tensor;
   /** What `variant` gave for this step. */
   readonly variant: string;
+  /** The condition's name: 'positive', 'negative' or another that guidance asks for. */
+  readonly condition: string;
 }
 
 /**
@@ -38,10 +41,10 @@ export interface Denoising<Condition extends Tensors, Shared extends Tensors> {
   predict(x: Tensor, timestep: Tensor, condition: Condition, context: Context<Shared>): Tensor;
   /** Steps that differ in what is computed, not only in numbers, by name: one graph each. */
   variant?(step: StepInfo): string;
-  /** Numbers that change from step to step, always as many. `next`: the timestep of the step after, if there is one. */
-  numbers?(step: StepInfo, next?: number): readonly number[];
+  /** Numbers that change from step to step, always as many. `next`: how noisy the step's result is meant to be. */
+  numbers?(step: StepInfo, next: Marginal): readonly number[];
   /** What becomes of the sample after each step: inpainting puts the known part back. */
-  settle?(x: Tensor, context: Context<Shared>): Tensor;
+  settle?(x: Tensor, context: Omit<Context<Shared>, 'condition'>): Tensor;
 }
 
 export interface SamplingOptions {
@@ -112,7 +115,7 @@ export async function* denoise<C extends Tensors, S extends Tensors>(
       const result = await step({
         coefficients: coefficientsOf(plan, k),
         guidance: ndarray([...guidance.inputs(info)]),
-        numbers: ndarray([...(system.numbers?.(info, plan.calls[k + 1]?.timestep) ?? [])]),
+        numbers: ndarray([...(system.numbers?.(info, plan.calls[k + 1] ?? clean) ?? [])]),
         timestep: ndarray(new Float32Array(shape[0]).fill(call.timestep)),
         conditions: conditions as Readonly<Record<string, Hosted<Tensors>>>,
         shared: options.shared as Hosted<Tensors>,
@@ -128,6 +131,8 @@ export async function* denoise<C extends Tensors, S extends Tensors>(
     for (const step of steps.values()) await step.release();
   }
 }
+
+const clean: Marginal = { alpha: 1, sigma: 0 };
 
 const lackOf = (condition: string): string =>
   condition === 'negative'
@@ -176,7 +181,8 @@ function stepGraph<C extends Tensors, S extends Tensors>(
       const predictions = branches.map((branch) => {
         const condition = inputs.conditions[branch.condition] as C;
         const answer = () =>
-          branch.predict?.(x, inputs.timestep, condition) ?? system.predict(x, inputs.timestep, condition, context);
+          branch.predict?.(x, inputs.timestep, condition) ??
+          system.predict(x, inputs.timestep, condition, { ...context, condition: branch.condition });
         const layers = branch.perturb?.(system.model, [x.shape[2], x.shape[3]]);
         return [branch.name, layers ? withPerturbations(layers, answer) : answer()] as const;
       });
