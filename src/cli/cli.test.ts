@@ -56,6 +56,16 @@ describe('wrong use', () => {
       '--model-config: expected a JSON object',
     ],
     [['train', '--resume', 'a', '--batch', '3'], 'leave out --batch'],
+    [
+      ['sweep', '--metric', 'fid,beauty'],
+      "--metric: expected any of fid, kid, precision, recall, accuracy, got 'beauty'",
+    ],
+    [['sweep', '--sampler', 'magic'], '--sampler: expected any of ddim, ddpm'],
+    [['sweep', '--steps', '5,x'], "--steps: expected numbers parted by commas, got '5,x'"],
+    [['sweep', '--steps', '5,0.5'], '--steps: expected whole numbers of at least 1, got 0.5'],
+    [['sweep', '--guider', 'cfg=2'], "'cfg=2' has a value for everything"],
+    [['sweep', '--guider', 'hope'], '--guidance: '],
+    [['sweep', '--out', 'a.jpg'], 'a.jpg must end in .png'],
     [['sample', '--guidance', 'strong'], '--guidance: expected a number, none, or like cfg=3'],
     [['sample', '--guidance', 'cfg=2,interval=0.8:0.2'], '--guidance: interval [0.8, 0.2] must be rising'],
     [['sample', '--animation', 'a.mp4'], '--animation: expected a .gif or .webp file'],
@@ -209,6 +219,29 @@ describe('a run', () => {
     expect(real.fid).toBeLessThan(generated.fid);
     const text = (await call('eval', run, ...flags)).out.join('\n');
     expect(text).toMatch(/samples {2}24 real test pictures\nFID/);
+  });
+
+  test('is swept over guidance scales, and goes on from what is known', async () => {
+    const judge = join(folder, 'sweep-judge');
+    await saveClassifier(judge, new ImageClassifier({ numClasses: 3, layers: [[8, 2]] }, new Generator(0)), {});
+    const flags = ['--samples', '24', '--steps', '2', '--batch', '16', '--classifier', judge];
+    const out = join(folder, 'sweep.png');
+    const more = ['--metric', 'fid,accuracy,precision,recall', '--seed', '1', '--out', out];
+    const first = await call('sweep', run, ...flags, '--guidance', '2,1', ...more, '--json');
+    expect(first).toMatchObject({ code: 0, err: '' });
+    expect(records(first.out)).toMatchObject([
+      { kind: 'point', guidance: 'cfg=1', scale: 1, sampler: 'ddim', steps: 2 },
+      { kind: 'point', guidance: 'cfg=2', scale: 2, sampler: 'ddim', steps: 2 },
+      { kind: 'sweep', guidance: '2,1', out, real: { fid: expect.any(Number) } },
+    ]);
+    const alone = await call('eval', run, ...flags, '--guidance', '2', '--seed', '1', '--json');
+    expect(records(first.out)[1]).toMatchObject(records(alone.out)[0].generated as object);
+    const small = await readRaster(out);
+    const wider = await call('sweep', run, ...flags, '--guidance', '0,1,2', ...more);
+    expect(wider.out[0]).toMatch(/^2 of 3 points are known from .*sweep.points.safetensors$/);
+    expect((await readRaster(out)).height).toBeGreaterThanOrEqual(small.height);
+    const reseeded = await call('sweep', run, ...flags, '--guidance', '1', '--seed', '2', '--out', out);
+    expect(reseeded.out.join('\n')).not.toContain('known');
   });
 });
 

@@ -1,19 +1,11 @@
-import { stat } from 'node:fs/promises';
-import { join } from 'node:path';
 import { type Command, Option } from 'commander';
-import { z } from 'zod';
-import type { NdArray } from '../array/index.js';
-import { type Dataset, readBatch } from '../data/index.js';
-import { openDataset } from '../data/node/index.js';
-import { readJson } from '../io/node/index.js';
-import { loadClassifier } from '../models/node/index.js';
 import { ClassConditionalPipeline } from '../pipelines/node/index.js';
-import { Generator } from '../random/index.js';
-import { type Classified, classify, type ImageQuality, imageQuality } from '../training/index.js';
+import type { ImageQuality } from '../training/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes } from './exitCodes.js';
 import { generate } from './generate.js';
 import { interruptible } from './interrupt.js';
+import { openJudge } from './judge.js';
 import { figure, type Output, table } from './output.js';
 import { shippedCheckpoint, shippedClassifier } from './package.js';
 import { Progress } from './progress.js';
@@ -84,16 +76,8 @@ async function evaluate(
   const guidance = parseGuidance(options.guidance);
   const pipeline = await ClassConditionalPipeline.fromPretrained(run);
   const sampler = options.sampler ? samplerNamed(options.sampler, pipeline.sampler) : pipeline.sampler;
-  const classifier = await loadClassifier(options.classifier);
-  const data = await dataOf(run, options.data);
-  const train = await openDataset(data.name, { size: data.size });
-  const count = train.classNames.length;
-  if (pipeline.model.nullClass !== count || classifier.config.numClasses !== count)
-    throw new Error(
-      `${data.name} has ${count} classes, the model ${pipeline.model.nullClass ?? 'none'}, the classifier ${classifier.config.numClasses}: all must agree`,
-    );
-
-  const labels = Array.from({ length: samples }, (_, i) => i % count);
+  const judge = await openJudge({ ...options, run, pipeline, compile });
+  const labels = Array.from({ length: samples }, (_, i) => i % judge.classes);
   const progress = new Progress(output, { label: 'sampling', total: samples });
   const { images } = await interruptible((signal) =>
     generate({
@@ -109,15 +93,11 @@ async function evaluate(
       onStep: (done, total) => progress.update(Math.floor((done / total) * samples)),
     }),
   ).finally(() => progress.stop());
-  const made = await classify(classifier, chunks(images), compile);
 
   output.line('comparing with real pictures');
-  const reference = await classifyDataset(train, Math.max(10_000, samples));
-  const generated = imageQuality(reference.features, made, labels);
-  const test = await openDataset(data.name, { size: data.size, split: 'test' }).catch(() => undefined);
-  const held = test && (await classifyDataset(test, samples));
-  const real = held && imageQuality(reference.features, held, held.labels);
-  report(output, generated, real, held?.labels.length);
+  const generated = await judge.quality(images, labels);
+  const real = await judge.real();
+  report(output, generated, real?.quality, real?.count);
   const settings = {
     run,
     samples,
@@ -125,39 +105,10 @@ async function evaluate(
     sampler: samplerNameOf(sampler),
     steps,
     seed,
-    data: data.name,
+    data: judge.data,
   };
-  output.record({ kind: 'evaluation', ...settings, generated, real: real ?? null });
+  output.record({ kind: 'evaluation', ...settings, generated, real: real?.quality ?? null });
   return exitCodes.ok;
-
-  async function classifyDataset(dataset: Dataset, most: number): Promise<Classified & { labels: number[] }> {
-    const chosen = new Generator(0).randperm(dataset.length).slice(0, most) as Int32Array;
-    async function* read(): AsyncGenerator<NdArray> {
-      for (let at = 0; at < chosen.length; at += chunk)
-        yield (await readBatch(dataset, chosen.slice(at, at + chunk))).images;
-    }
-    return { ...(await classify(classifier, read(), compile)), labels: Array.from(chosen, (i) => dataset.label(i)) };
-  }
-}
-
-const chunk = 250;
-
-function* chunks({ data, shape: [count, ...shape] }: NdArray<'float32'>): IterableIterator<NdArray> {
-  const size = data.length / count;
-  for (let at = 0; at < count; at += chunk) {
-    const part = data.slice(at * size, Math.min(count, at + chunk) * size);
-    yield { dtype: 'float32', shape: [part.length / size, ...shape], data: part };
-  }
-}
-
-const runData = z.looseObject({ data: z.string(), size: z.number().optional() });
-
-/** What a run was trained on; the shipped checkpoint's folder may lack the note. */
-async function dataOf(run: string, asked?: string): Promise<{ name: string; size?: number }> {
-  const path = join(run, 'run.json');
-  const known = await stat(path).catch(() => undefined);
-  const { data: name, size } = known ? await readJson(path, runData) : { data: 'fashion-mnist', size: undefined };
-  return { name: asked ?? name, size };
 }
 
 function report(output: Output, generated: ImageQuality, real: ImageQuality | undefined, realCount?: number): void {

@@ -1,5 +1,6 @@
 import { type NdArray, ndarray } from '../array/index.js';
 import type { Guider } from '../guidance/index.js';
+import { sample, VariancePreservingFlow } from '../pipelines/index.js';
 import type { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { Generator } from '../random/index.js';
 import type { Sampler } from '../samplers/index.js';
@@ -33,7 +34,10 @@ export interface Generated {
 /** Samples any number of pictures, batch by batch. */
 export async function generate(options: GenerateOptions): Promise<Generated> {
   const { pipeline, classes, steps, batch = 128, keepSteps, onStep } = options;
-  const { guidance, sampler, compile, signal } = options;
+  const { guidance, compile, signal } = options;
+  const { sampler = pipeline.sampler } = options;
+  const flow = pipeline.sampler.predictionType === 'flow' && sampler.predictionType !== 'flow';
+  const model = flow ? new VariancePreservingFlow(pipeline.model) : pipeline.model;
   const rng = new Generator(options.seed);
   const batches = Array.from({ length: Math.ceil(classes.length / batch) }, (_, i) =>
     classes.slice(i * batch, (i + 1) * batch),
@@ -43,8 +47,9 @@ export async function generate(options: GenerateOptions): Promise<Generated> {
   let done = 0;
   for (const part of batches) {
     let last: NdArray | undefined;
-    for await (const step of pipeline.sample({
-      ...(sampler && { sampler }),
+    for await (const step of sample({
+      model,
+      sampler,
       plan: { steps },
       classes: part,
       guidance,

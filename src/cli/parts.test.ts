@@ -6,7 +6,7 @@ import { evenly } from './generate.js';
 import { duration, figure, Output, shellWord, sparkline, table } from './output.js';
 import { Progress } from './progress.js';
 import { self } from './self.js';
-import { parseClasses, parseGuidance, samplerNamed, samplerNameOf } from './values.js';
+import { parseClasses, parseGuidance, samplerNamed, samplerNameOf, samplerNames } from './values.js';
 
 test('classes by number and by name', () => {
   const names = ['t-shirt', 'ankle boot', 'bag'];
@@ -42,8 +42,13 @@ test('another sampler keeps the noise schedule and the prediction', () => {
   }
   expect(samplerNamed('ddim', own)).toBe(own);
   const flow = flowMatchEuler() as Sampler;
+  for (const name of samplerNames) expect(samplerNameOf(samplerNamed(name, flow))).toBe(name);
   expect(samplerNamed('dpmpp-2m', flow).predictionType).toBe('flow');
-  expect(() => samplerNamed('ddim', flow)).toThrow('predicts flow; use flow-euler');
+  expect(samplerNamed('ddim', flow).config).toMatchObject({
+    predictionType: 'v_prediction',
+    timestepSpacing: 'trailing',
+  });
+  expect(() => samplerNamed('flow-heun', own)).toThrow('this model predicts v, not flow; use ddim or dpmpp-2m');
 });
 
 test('figures, durations, words, bars and tables for people', () => {

@@ -10,6 +10,7 @@ import { defineInfo } from './info.js';
 import type { Sink } from './output.js';
 import { packageVersion } from './package.js';
 import { defineSample } from './sample.js';
+import { defineSweep } from './sweep.js';
 import { defineTrain } from './train.js';
 import { defineTrainClassifier } from './trainClassifier.js';
 
@@ -40,6 +41,7 @@ function program(cli: Cli): Command {
     defineTrain,
     defineSample,
     defineEval,
+    defineSweep,
     defineBench,
     defineInfo,
     defineExport,

@@ -1,5 +1,22 @@
 import { cfg, type Guider, unguided } from '../guidance/index.js';
-import { ddim, ddpm, dpmSolverMultistep, euler, flowMatchEuler, type Sampler } from '../samplers/index.js';
+import {
+  ddim,
+  ddpm,
+  deis,
+  dpmSolverMultistep,
+  dpmSolverSinglestep,
+  euler,
+  eulerAncestral,
+  flowMatchEuler,
+  flowMatchHeun,
+  heun,
+  kdpm2,
+  kdpm2Ancestral,
+  lms,
+  pndm,
+  type Sampler,
+  unipc,
+} from '../samplers/index.js';
 import { UsageError } from './exitCodes.js';
 
 /** A reader of numbers for commander. @throws UsageError that names the flag. */
@@ -66,25 +83,53 @@ export function parseGuidance(text: string): Guider {
 const guidanceError = (text: string): UsageError =>
   new UsageError(`--guidance: expected a number, none, or like cfg=3,interval=0.1:0.8,rescale=0.7; got '${text}'`);
 
-const factories = { ddpm, ddim, euler, 'dpmpp-2m': dpmSolverMultistep, 'flow-euler': flowMatchEuler } as const;
+const factories = {
+  ddim,
+  ddpm,
+  euler,
+  'euler-a': eulerAncestral,
+  heun,
+  kdpm2,
+  'kdpm2-a': kdpm2Ancestral,
+  lms,
+  pndm,
+  deis,
+  'dpmpp-2m': dpmSolverMultistep,
+  'dpmpp-2s': dpmSolverSinglestep,
+  unipc,
+  'flow-euler': flowMatchEuler,
+  'flow-heun': flowMatchHeun,
+} as const;
 export type SamplerName = keyof typeof factories;
 export const samplerNames = Object.keys(factories) as SamplerName[];
 
 /**
- * Another sampler over the noise schedule of the one a model came with.
+ * Another sampler over the noise schedule of the one a model came with. For a model of rectified flow it stays with the
+ * flow where the sampler can; the others predict v of a variance preserving process, see `VariancePreservingFlow`.
  * @throws UsageError when it cannot follow what the model predicts.
  */
 export function samplerNamed(name: SamplerName, own: Sampler): Sampler {
-  const factory = factories[name];
+  const factory = factories[name] as NamedFactory;
   if (factory.className === own.className) return own;
-  const flow = own.predictionType === 'flow';
-  if (flow !== (name === 'flow-euler') && !(flow && name === 'dpmpp-2m'))
-    throw new UsageError(
-      `--sampler ${name}: this model predicts ${own.predictionType}; use ${flow ? 'flow-euler or dpmpp-2m' : 'ddim, dpmpp-2m, euler or ddpm'}`,
-    );
-  if (flow) return dpmSolverMultistep({ predictionType: 'flow_prediction', useFlowSigmas: true }) as Sampler;
-  const shared = Object.entries(own.config).filter(([key]) => factory.configKeys.includes(key));
-  return (factory as (config: object) => Sampler)(Object.fromEntries(shared));
+  if (own.predictionType !== 'flow') {
+    if (name.startsWith('flow-'))
+      throw new UsageError(
+        `--sampler ${name}: this model predicts ${own.predictionType}, not flow; use ddim or dpmpp-2m`,
+      );
+    const shared = Object.entries(own.config).filter(([key]) => factory.configKeys.includes(key));
+    return factory(Object.fromEntries(shared));
+  }
+  if (name.startsWith('flow-')) return factory({});
+  if (factory.configKeys.includes('useFlowSigmas'))
+    return factory({ predictionType: 'flow_prediction', useFlowSigmas: true });
+  const trailing = factory.configKeys.includes('timestepSpacing') && { timestepSpacing: 'trailing' };
+  return factory({ predictionType: 'v_prediction', ...trailing }); // few steps should begin at pure noise
+}
+
+interface NamedFactory {
+  (config: object): Sampler;
+  readonly className: string;
+  readonly configKeys: readonly string[];
 }
 
 /** The short name of a sampler, for people. */
