@@ -138,6 +138,17 @@ const rules: readonly Rule[] = [
     reason: 'the first step errs by 1e-14, of which 1 % is rounding, and so the size of the next one varies by 2e-3',
   },
 
+  {
+    group: /^H_systems$/,
+    kind: /^GaussianDiffusion/,
+    tensor: /^out\.p_log_variance$/,
+    tolerance: 1.5e-3,
+    absolute: true,
+    reason:
+      "our samplers keep diffusers' float32 1 - alpha: its last bit is 1.5e-3 of the smallest beta (4e-5), whose " +
+      'logarithm this is; guided-diffusion has float64 (5.4e-4 measured)',
+  },
+
   // The rules of every group
   { group: /^[CDE]_/, tolerance: 1e-4, reason: 'models, pipelines and training: float32 through many layers' },
   { tolerance: 1e-5, reason: 'blocks, samplers, guiders and systems: float32 through a few layers' },

@@ -1,4 +1,5 @@
 export { cfg, unguided } from './cfg.js';
+export { type ClassifierGuidanceOptions, classifierGuidance, gradientOf, type NoisyClassifier } from './classifier.js';
 export { type GuideOptions, guide } from './compose.js';
 export { type Contrast, type Contrasted, contrast } from './contrast.js';
 export {

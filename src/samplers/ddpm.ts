@@ -59,9 +59,10 @@ export const ddpm = defineSampler({
         [(Math.sqrt(alpha) * (1 - alphaBarPrevious)) / (1 - alphaBar), x],
       );
       const large = config.varianceType.startsWith('fixed_large');
-      const variance = learned ? 1 : large ? beta : posteriorVariance;
-      // No noise at t = 0; its variance, which only guidance of the mean sees there, borrows the bound of the step before.
+      // There is no noise at t = 0. Guidance of the mean still has a variance there: that of the step before, as in
+      // guided-diffusion.
       const least = t === 0 && later !== undefined ? betasOf(later, t).posteriorVariance : posteriorVariance;
+      const variance = learned ? 1 : large ? (t === 0 ? least : beta) : posteriorVariance;
       const [minLogStd, maxLogStd] = [0.5 * Math.log(least), 0.5 * Math.log(beta)];
       return {
         timestep: t,
