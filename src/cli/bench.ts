@@ -3,9 +3,11 @@ import { Argument, type Command, Option } from 'commander';
 import { type JobName, type JobSpec, jobNames } from './bench/jobs.js';
 import { type BenchResult, type MeasureOptions, measure } from './bench/measure.js';
 import { torchMissing } from './bench/participant.js';
+import { type ScalingResult, scale, scalingCharts } from './bench/scaling.js';
+import { chartKind, saveCharts } from './chart.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
-import { figure, type Output, table } from './output.js';
+import { figure, mebibytes, type Output, shellWord, table } from './output.js';
 import { Progress } from './progress.js';
 import { wholeNumber } from './values.js';
 
@@ -15,6 +17,7 @@ interface Options extends Readonly<Record<string, unknown>> {
   readonly rounds: number;
   readonly peer?: 'torch';
   readonly scaling?: boolean;
+  readonly out?: string;
 }
 
 export function defineBench(program: Command, cli: Cli): void {
@@ -24,7 +27,11 @@ export function defineBench(program: Command, cli: Cli): void {
     {
       name: 'bench',
       summary: 'measure time and memory of training and forward passes',
-      examples: ['bench dit-train', 'bench dit-train unet-train --peer torch --json', 'bench dit-forward --scaling'],
+      examples: [
+        'bench dit-train',
+        'bench dit-train unet-train --peer torch --json',
+        'bench dit-forward unet-forward --scaling --out scaling.png',
+      ],
     },
     (command) => {
       command
@@ -34,6 +41,7 @@ export function defineBench(program: Command, cli: Cli): void {
         .option('--rounds <n>', 'rounds of at least a second each', wholeNumber('--rounds'), 5)
         .addOption(new Option('--peer <name>', 'also measure this, round by round in turn').choices(['torch']))
         .option('--scaling', 'instead: how time and memory grow with batch, image size, width and depth')
+        .option('--out <file>', 'with --scaling: also draw it, as .png or .svg')
         .addHelpText(
           'after',
           "\nDiT: 28x28, patch 2, width 192, 6 blocks, 3 heads. UNet: 28x28, 48-96-96 channels, 2 blocks a stage, attention\nat 7x7. Both with 10 classes, float32. Every side runs in a process of its own; peak memory is that process's.",
@@ -45,16 +53,23 @@ export function defineBench(program: Command, cli: Cli): void {
 
 async function bench(
   output: Output,
-  { scaling, peer, rounds, ...options }: Options,
+  { scaling, peer, rounds, out, ...options }: Options,
   jobs: readonly string[],
 ): Promise<ExitCode> {
   const missing = peer && torchMissing();
   if (missing) throw new UsageError(`--peer torch: ${missing}`);
+  if (out) chartKind(out);
+  if (out && !scaling) throw new UsageError('--out: a chart needs --scaling');
+  const measured: ScalingResult[] = [];
   for (const name of (jobs.length > 0 ? jobs : jobNames) as readonly JobName[]) {
     const spec: JobSpec = { name, batch: options.batch, threads: options.threads };
     const how: MeasureOptions = { rounds, torch: peer === 'torch', sgemm: !scaling };
-    if (scaling) await scale(output, spec, how);
+    if (scaling) measured.push(...(await scale(output, spec, how)));
     else await measureOne(output, spec, how);
+  }
+  if (out) {
+    await saveCharts(out, scalingCharts(measured), { columns: 4, width: 190, height: 150 });
+    output.line(`chart: ${shellWord(out)}`);
   }
   return exitCodes.ok;
 }
@@ -66,8 +81,6 @@ async function measureOne(output: Output, spec: JobSpec, how: MeasureOptions): P
   output.record(result);
   report(output, result);
 }
-
-const mebibytes = (kilobytes: number): string => `${figure(kilobytes / 1024)} MiB`;
 
 function report(output: Output, result: BenchResult): void {
   const { name, batch, threads, parameters, peer } = result;
@@ -88,34 +101,4 @@ function report(output: Output, result: BenchResult): void {
   output.line(
     `  graph and session made in ${figure(result.create_ms)} ms${best ? `; 1024^3 sgemm ${figure(best)} GFLOP/s` : ''}\n`,
   );
-}
-
-/** What grows, from small to large, all else as in the standard job. */
-const axes: Readonly<Record<'dit' | 'unet', Readonly<Partial<Record<keyof JobSpec, readonly number[]>>>>> = {
-  dit: { batch: [8, 16, 32, 64], size: [14, 28, 56], width: [96, 192, 384], depth: [3, 6, 12] },
-  unet: { batch: [8, 16, 32, 64], size: [16, 28, 56], width: [32, 48, 96], depth: [1, 2, 3] },
-};
-
-async function scale(output: Output, spec: JobSpec, how: MeasureOptions): Promise<void> {
-  const kind = spec.name.startsWith('dit') ? 'dit' : 'unet';
-  output.line(`${spec.name}, ${spec.threads} threads, batch ${spec.batch} where it does not change`);
-  for (const [axis, values] of Object.entries(axes[kind])) {
-    const results: BenchResult[] = [];
-    for (const value of values) {
-      results.push(await measure({ ...spec, [axis]: value }, how));
-      output.record({ axis, value, ...results[results.length - 1] });
-    }
-    const longest = Math.max(...results.map((result) => result.median_ms));
-    const rows = results.map((result, i) => [
-      `  ${values[i]}`,
-      `${figure(result.median_ms)} ms`,
-      mebibytes(result.peak_rss_kb),
-      `${figure(result.gflops_per_second)} GFLOP/s`,
-      ...(result.ratio ? [figure(result.ratio), figure(result.memory_ratio!)] : []),
-      '█'.repeat(Math.max(1, Math.round((20 * result.median_ms) / longest))).padEnd(20),
-    ]);
-    const ratios = how.torch ? ['time ratio', 'memory ratio'] : [];
-    for (const line of table([[axis, 'median', 'peak memory', 'rate', ...ratios, ''], ...rows])) output.line(line);
-    output.line('');
-  }
 }

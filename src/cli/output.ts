@@ -53,6 +53,8 @@ export const figure = (x: number): string =>
       ? x.toExponential(1)
       : String(Number(x.toPrecision(3)));
 
+export const mebibytes = (kilobytes: number): string => `${figure(kilobytes / 1024)} MiB`;
+
 /** A word as a shell takes it. */
 export const shellWord = (text: string): string =>
   /^[\w./:=@%+,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;

@@ -2,6 +2,7 @@ import { expect, test } from 'vitest';
 import { ddim, flowMatchEuler, type Sampler } from '../samplers/index.js';
 import { createJob, jobFlops } from './bench/jobs.js';
 import { median } from './bench/measure.js';
+import { scalingCharts } from './bench/scaling.js';
 import { evenly } from './generate.js';
 import { duration, figure, Output, shellWord, sparkline, table } from './output.js';
 import { Progress } from './progress.js';
@@ -100,4 +101,32 @@ test('jobs of the benchmark: operations by hand, and a step that runs', async ()
     await step();
     await step();
   }
+});
+
+test('growth is drawn as time and memory along each axis, a line for each job', () => {
+  const at = (name: string, axis: 'batch' | 'depth', value: number) => ({
+    name,
+    axis,
+    value,
+    median_ms: 2 * value,
+    peak_rss_kb: 4096,
+  });
+  const charts = scalingCharts([at('a', 'batch', 8), at('a', 'batch', 4), at('b', 'batch', 8), at('b', 'depth', 1)]);
+  expect(charts.map(({ yTitle, xTitle }) => `${yTitle} ${xTitle}`)).toEqual(
+    ['time, ms', 'memory, MiB'].flatMap((y) => ['batch', 'pixels a side', 'width', 'depth'].map((x) => `${y} ${x}`)),
+  );
+  expect(charts[0]).toMatchObject({
+    xTicks: [4, 8],
+    series: [
+      {
+        name: 'a',
+        points: [
+          { x: 8, y: 16 },
+          { x: 4, y: 8 },
+        ],
+      },
+      { name: 'b', points: [{ x: 8, y: 16 }] },
+    ],
+  });
+  expect(charts[7].series[1].points).toEqual([{ x: 1, y: 4 }]);
 });
