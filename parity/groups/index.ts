@@ -7,6 +7,7 @@ const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]
   C_models: [
     () => import('./c_models.js'),
     () => import('./c_condition.js'),
+    () => import('./c_autoencoders.js'),
     () => import('./c_text.js'),
     () => import('./c_text_to_image.js'),
   ],

@@ -1,8 +1,10 @@
+export * from './autoencoderKl.js';
 export * from './classifier.js';
 export * from './clipText.js';
 export type { Conditions } from './conditionEncoder.js';
 export { configFromJson, configToJson, modelConfig } from './config.js';
 export type * from './denoiser.js';
+export * from './diagonalGaussian.js';
 export * from './dit.js';
 export * from './encoderUnet.js';
 export * from './lora.js';

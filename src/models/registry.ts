@@ -1,6 +1,7 @@
 import type { output, ZodType } from 'zod';
 import type { Module } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
+import { AutoencoderKL, autoencoderKlConfig } from './autoencoderKl.js';
 import { fromTransformersJson, toTransformersJson } from './clip.js';
 import { CLIPTextModel, CLIPTextModelWithProjection, clipTextConfig } from './clipText.js';
 import { configFromJson, configToJson } from './config.js';
@@ -107,6 +108,7 @@ const diffusersClass = <S extends ZodType>(
 export const modelClasses: readonly ModelClass[] = [
   ...denoiserClasses,
   diffusersClass(UNet2DCondition, unet2dConditionConfig),
+  diffusersClass(AutoencoderKL, autoencoderKlConfig),
   diffusersClass(SD3Transformer2D, sd3Config),
   diffusersClass(PixArtTransformer2D, pixartConfig),
   clipText(CLIPTextModel),
