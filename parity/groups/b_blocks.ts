@@ -16,7 +16,7 @@ interface Block {
 type Build<Config> = (config: Config, rng: Generator, reference: ReferenceCase) => Block;
 
 /** diffusers' config as ours: keys in camelCase; a null means "absent", but for `keepNull`. */
-function configOf<Config>(config: Readonly<Record<string, unknown>>, keepNull?: string): Config {
+export function configOf<Config>(config: Readonly<Record<string, unknown>>, keepNull?: string): Config {
   const entries = Object.entries(config)
     .filter(([key, value]) => !key.startsWith('_') && (value !== null || key === keepNull))
     .map(([key, value]) => [key.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase()), value]);

@@ -2,7 +2,7 @@ import type { Adapter, AdapterModule } from '../adapter.js';
 
 /** Where each group's adapters live; a module is loaded when a case needs it. */
 const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]>> = {
-  A_schedulers: [() => import('./a_schedulers.js')],
+  A_schedulers: [() => import('./a_sde.js'), () => import('./a_schedulers.js')],
   B_blocks: [() => import('./b_blocks.js')],
   C_models: [
     () => import('./c_models.js'),
@@ -13,13 +13,14 @@ const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]
   ],
   E_training: [() => import('./e_training.js'), () => import('./e_denoisers.js')],
   F_rng: [() => import('./f_rng.js')],
-  G_guiders: [() => import('./g_guiders.js')],
+  G_guiders: [() => import('./g_guiders.js'), () => import('./g_processors.js')],
   H_systems: [
     () => import('./h_flow_training.js'),
     () => import('./h_norms.js'),
     () => import('./h_dit.js'),
     () => import('./h_classifier.js'),
     () => import('./h_ode.js'),
+    () => import('./h_sde.js'),
   ],
 };
 

@@ -1,3 +1,4 @@
+import type { PredictionType } from '../diffusion/index.js';
 import type { Module, Perturbation } from '../nn/index.js';
 import { concat, type Tensor } from '../tensor/index.js';
 
@@ -14,6 +15,8 @@ export interface StepInfo {
    * denoiser sees, adds `predictionPerScore` g to it. Known to a sampler; 0 where x is nothing but noise.
    */
   readonly predictionPerScore?: number;
+  /** What the denoiser predicts, where the sampler says so. */
+  readonly predictionType?: PredictionType;
 }
 
 /** What a prediction is told besides x and the time, by name: labels, text ... */
