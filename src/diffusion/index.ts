@@ -21,4 +21,26 @@ export {
   x0Weights,
 } from './prediction.js';
 export { type Process, RectifiedFlow, shiftSigma, VariancePreserving } from './process.js';
+export {
+  type BetaRange,
+  type ChainStep,
+  chainSigmas,
+  priorLogProb,
+  type ReverseForm,
+  reverseChain,
+  reverseDrift,
+  type ScoreGraph,
+  type ScoreMatchingOptions,
+  type Sde,
+  type SdeName,
+  type SigmaRange,
+  samplePrior,
+  scoreMatchingLoss,
+  scoreOfNetwork,
+  sdeNames,
+  sdeTimes,
+  subVpSde,
+  veSde,
+  vpSde,
+} from './sde.js';
 export * from './weighting.js';

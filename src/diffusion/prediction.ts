@@ -5,7 +5,8 @@ import type { Tensor } from '../tensor/index.js';
  * the noise, the clean sample, v = alpha noise - sigma x0 (Salimans and Ho 2022), or the flow noise - x0.
  */
 export const predictionTypes = ['epsilon', 'x0', 'v', 'flow'] as const;
-export type PredictionType = (typeof predictionTypes)[number];
+/** Networks of score SDEs may answer with the score itself, -noise / sigma; nothing is trained so here. */
+export type PredictionType = (typeof predictionTypes)[number] | 'score';
 
 /** The weights [of x, of the prediction] that give x0, for numbers alpha and sigma. */
 export function x0Weights(type: PredictionType, alpha: number, sigma: number): [x: number, prediction: number] {
@@ -18,6 +19,8 @@ export function x0Weights(type: PredictionType, alpha: number, sigma: number): [
       return [alpha, -sigma];
     case 'flow': // alpha + sigma = 1
       return [1, -sigma];
+    case 'score':
+      return [1 / alpha, sigma ** 2 / alpha];
   }
 }
 
@@ -46,6 +49,8 @@ export function predictionTarget(type: PredictionType, x0: Tensor, noise: Tensor
       return perSample(levels.alpha, x0).mul(noise).sub(perSample(levels.sigma, x0).mul(x0));
     case 'flow':
       return noise.sub(x0);
+    case 'score':
+      return noise.neg().div(perSample(levels.sigma, x0));
   }
 }
 
@@ -61,6 +66,8 @@ export function predictedX0(type: PredictionType, prediction: Tensor, x: Tensor,
       return alpha.mul(x).sub(sigma.mul(prediction));
     case 'flow':
       return x.sub(sigma.mul(prediction));
+    case 'score':
+      return x.add(sigma.square().mul(prediction)).div(alpha);
   }
 }
 
@@ -70,6 +77,7 @@ export function predictedNoise(type: PredictionType, prediction: Tensor, x: Tens
   const [alpha, sigma] = [perSample(levels.alpha, x), perSample(levels.sigma, x)];
   if (type === 'v') return alpha.mul(prediction).add(sigma.mul(x)); // finite where sigma is 0, too
   if (type === 'flow') return x.add(alpha.mul(prediction));
+  if (type === 'score') return sigma.mul(prediction).neg();
   return x.sub(alpha.mul(prediction)).div(sigma);
 }
 

@@ -18,7 +18,7 @@ export function signalToNoise(alphasCumprod: Float32Array, timesteps: ArrayLike<
 /**
  * Min-SNR-gamma loss weights (Hang et al. 2023): min(snr, gamma) on the error of x0, expressed for what the model
  * predicts. The paper recommends gamma 5. At snr 0 the weight of epsilon is its limit, 1.
- * @throws RangeError for flow, which has weightings of its own ({@link flowWeights}).
+ * @throws RangeError for flow, which has weightings of its own ({@link flowWeights}), and for scores.
  */
 export function minSnrWeights(
   snr: Float32Array<ArrayBuffer>,
@@ -33,7 +33,8 @@ export function minSnrWeights(
     case 'v':
       return snr.map((r) => Math.min(r, gamma) / (r + 1));
     case 'flow':
-      throw new RangeError("minSnrWeights: prediction 'flow', expected epsilon, x0 or v");
+    case 'score':
+      throw new RangeError(`minSnrWeights: prediction '${type}', expected epsilon, x0 or v`);
   }
 }
 

@@ -8,6 +8,7 @@ const predictionNames = {
   sample: 'x0',
   v_prediction: 'v',
   flow_prediction: 'flow',
+  score: 'score',
 } as const satisfies Record<string, PredictionType>;
 type PredictionName = keyof typeof predictionNames;
 

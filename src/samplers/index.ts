@@ -48,8 +48,22 @@ export {
   usesNoise,
 } from './plan.js';
 export { pndm } from './pndm.js';
+export { type Conditioning, conditioning, predictorCorrector, sdeFields, sdeOf } from './predictorCorrector.js';
+export {
+  bitsPerDimension,
+  type FlowOptions,
+  type FlowResult,
+  hutchinsonProbe,
+  type Likelihood,
+  logLikelihood,
+  probabilityFlow,
+  type ScoreDivergenceFunction,
+  type ScoreFunction,
+  scoreDivergence,
+} from './probabilityFlow.js';
 export { samplerFromConfig, samplers } from './registry.js';
 export type { PlanOptions, Sampler, SamplerFactory } from './sampler.js';
+export { scoreSdeVe, scoreSdeVp } from './scoreSde.js';
 export { applyStep, coefficientsOf, initialState, type StepInputs, type StepResult, scaleInput } from './step.js';
 export { tcd } from './tcd.js';
 export { unipc } from './unipc.js';

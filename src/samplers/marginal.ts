@@ -39,5 +39,6 @@ export function epsilonForm(type: PredictionType, marginal: Marginal): Linear {
   const { alpha, sigma } = marginal;
   if (type === 'epsilon') return prediction;
   if (type === 'v') return sum([alpha, prediction], [sigma, x]);
+  if (type === 'score') return sum([-sigma, prediction]);
   return sum([1 / sigma, x], [-alpha / sigma, x0Form(type, marginal)]);
 }

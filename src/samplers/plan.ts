@@ -24,11 +24,16 @@ export interface SamplerCall extends Marginal {
   readonly x0: Linear;
   /** The next value of each state slot: over the slots, 'prediction', 'x0', 'noise', 'gradient'. One left out becomes 0. */
   readonly next: Readonly<Record<string, Linear>>;
+  /**
+   * Langevin correctors only, and then in every call: the score, over 'x', 'prediction', 'x0'. With r = the batch's mean
+   * norm of the noise over that of the score, `next` may use 'climb' = r^2 score and 'shake' = r noise.
+   */
+  readonly score?: Linear;
   /** learned_range only: log of the noise's standard deviation = base + slope * variance prediction. */
   readonly logStd?: { readonly base: number; readonly slope: number };
 }
 
-/** A coefficient's place: which result ('x0' or a slot) and which term of it. */
+/** A coefficient's place: which result ('x0', 'score' or a slot) and which term of it. */
 export interface Term {
   readonly result: string;
   readonly term: string;
@@ -81,9 +86,9 @@ export function makePlan(parts: PlanParts): SamplerPlan {
   for (const [k, call] of calls.entries()) checkFinite(name, k, call);
 
   const slots = ['x', ...new Set(calls.flatMap((call) => Object.keys(call.next)).filter((slot) => slot !== 'x'))];
-  const symbols = [...slots, 'prediction', 'x0', 'noise', 'gradient'];
+  const symbols = [...slots, 'prediction', 'x0', 'noise', 'gradient', 'climb', 'shake'];
   const uses = (result: string, term: string) => calls.some((call) => (formOf(call, result)[term] ?? 0) !== 0);
-  const terms = ['x0', ...slots].flatMap((result) =>
+  const terms = ['x0', 'score', ...slots].flatMap((result) =>
     symbols.filter((term) => uses(result, term)).map((term) => ({ result, term })),
   );
   const scalesInput = calls.some((call) => call.inputScale !== 1);
@@ -91,16 +96,18 @@ export function makePlan(parts: PlanParts): SamplerPlan {
   return { calls, initialScale, sigmas: parts.sigmas?.slice(start), layout: { ...shape, key: JSON.stringify(shape) } };
 }
 
-const formOf = (call: SamplerCall, result: string): Linear => (result === 'x0' ? call.x0 : call.next[result]) ?? {};
+const formOf = ({ x0, score, next }: SamplerCall, result: string): Linear =>
+  (result === 'x0' ? x0 : result === 'score' ? score : next[result]) ?? {};
 
 const foldX0 = (call: SamplerCall): SamplerCall => ({
   ...call,
+  ...(call.score && { score: substitute(call.score, 'x0', call.x0) }),
   next: Object.fromEntries(Object.entries(call.next).map(([slot, form]) => [slot, substitute(form, 'x0', call.x0)])),
 });
 
 function checkFinite(name: string, k: number, call: SamplerCall): void {
-  const numbers = [call.timestep, call.inputScale, call.x0, ...Object.values(call.next)].flatMap((form) =>
-    typeof form === 'number' ? [form] : Object.values(form),
+  const numbers = [call.timestep, call.inputScale, call.x0, call.score ?? {}, ...Object.values(call.next)].flatMap(
+    (form) => (typeof form === 'number' ? [form] : Object.values(form)),
   );
   if (numbers.every(Number.isFinite)) return;
   const why = call.alpha === 0 ? '; at zero terminal SNR the first step needs a v or x0 prediction' : '';
@@ -118,7 +125,10 @@ export function predictionPerScore(plan: SamplerPlan, k: number): number {
 
 /** Whether call k adds fresh noise, so that none need be drawn where it does not. */
 export const usesNoise = (plan: SamplerPlan, k: number): boolean =>
-  ['x0', ...plan.layout.slots].some((result) => (formOf(plan.calls[k], result).noise ?? 0) !== 0);
+  ['x0', ...plan.layout.slots].some((result) => {
+    const { noise = 0, climb = 0, shake = 0 } = formOf(plan.calls[k], result);
+    return noise !== 0 || climb !== 0 || shake !== 0;
+  });
 
 /**
  * The numbers of call k in the order its step graph reads them: the input scale, one per term of the layout, then

@@ -15,7 +15,9 @@ import { kdpm2, kdpm2Ancestral } from './kdpm2.js';
 import { lcm } from './lcm.js';
 import { lms } from './lms.js';
 import { pndm } from './pndm.js';
+import { predictorCorrector } from './predictorCorrector.js';
 import type { PlanOptions, Sampler } from './sampler.js';
+import { scoreSdeVe, scoreSdeVp } from './scoreSde.js';
 import { tcd } from './tcd.js';
 import { unipc } from './unipc.js';
 
@@ -47,6 +49,9 @@ export const samplers: readonly AnyFactory[] = [
   ddimInverse,
   flowMatchEuler,
   flowMatchHeun,
+  scoreSdeVe,
+  scoreSdeVp,
+  predictorCorrector,
 ] as AnyFactory[];
 
 const allKeys = new Set(samplers.flatMap((sampler) => sampler.configKeys));

@@ -39,7 +39,13 @@ function run(plan: SamplerPlan, type: PredictionType, truth: number, noise = 0.7
     const { alpha, sigma } = { alpha: call.alpha * call.inputScale, sigma: call.sigma * call.inputScale };
     const x = state.x * call.inputScale;
     const epsilon = (x - alpha * truth) / sigma;
-    const answers = { epsilon, x0: truth, v: alpha * epsilon - sigma * truth, flow: epsilon - truth };
+    const answers = {
+      epsilon,
+      x0: truth,
+      v: alpha * epsilon - sigma * truth,
+      flow: epsilon - truth,
+      score: -epsilon / sigma,
+    };
     const known: Record<string, number> = { ...state, prediction: answers[type], noise };
     const evaluate = (form: Linear) => Object.entries(form).reduce((s, [name, w]) => s + w * (known[name] ?? 0), 0);
     known.x0 = evaluate(call.x0);

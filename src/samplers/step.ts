@@ -70,8 +70,18 @@ export function applyStep(layout: StepLayout, inputs: StepInputs): StepResult {
   };
   const x0 = clip(evaluate('x0'), clipping);
   known.set('x0', x0);
+  if (terms.some(({ result }) => result === 'score')) {
+    const score = evaluate('score');
+    const noise = inputs.noise ?? zerosLike(x);
+    const ratio = meanNorm(noise).div(meanNorm(score));
+    known.set('climb', score.mul(ratio.square()));
+    known.set('shake', noise.mul(ratio));
+  }
   return { state: slots.map(evaluate), x0 };
 }
+
+/** The batch's mean of the samples' Euclidean norms, a scalar. */
+const meanNorm = (x: Tensor): Tensor => x.reshape([x.shape[0], -1]).square().sum(1).sqrt().mean();
 
 function product(known: ReadonlyMap<string, Tensor>, { result, term }: Term, coefficient: Tensor): Tensor {
   const value = known.get(term);
