@@ -40,7 +40,7 @@ export function sweepCharts({ axis, values, series, cell }: SweepTable, metrics:
     xTitle: axisTitles[axis],
     yTitle: metricTitles[metric],
     xTicks: values,
-    xScale: axis === 'steps' ? ('log' as const) : undefined,
+    ...(axis === 'steps' && { xScale: 'log' as const, ...(metric === 'fid' && { yScale: 'log' as const }) }),
     series: lines((quality, value) => ({ x: value, y: quality[metric] })),
   }));
   const against = tradeOffs

@@ -120,8 +120,8 @@ export function samplerNamed(name: SamplerName, own: Sampler): Sampler {
     return factory(Object.fromEntries(shared));
   }
   if (name.startsWith('flow-')) return factory({});
-  if (factory.configKeys.includes('useFlowSigmas'))
-    return factory({ predictionType: 'flow_prediction', useFlowSigmas: true });
+  const native = factory.configKeys.includes('useFlowSigmas') && name !== 'deis'; // its flow, as diffusers', leaves noise
+  if (native) return factory({ predictionType: 'flow_prediction', useFlowSigmas: true });
   const trailing = factory.configKeys.includes('timestepSpacing') && { timestepSpacing: 'trailing' };
   return factory({ predictionType: 'v_prediction', ...trailing }); // few steps should begin at pure noise
 }
