@@ -32,6 +32,9 @@ const tradeOffs: readonly (readonly [fidelity: Metric, diversity: Metric])[] = [
   ['precision', 'recall'],
 ];
 
+/** With more series, values beside the points would hide each other. */
+const legible = 3;
+
 /** Each metric along the axis, then fidelity against diversity. */
 export function sweepCharts({ axis, values, series, cell }: SweepTable, metrics: readonly Metric[]): Chart[] {
   const lines = (point: (quality: ImageQuality, value: number) => Series['points'][number]): Series[] =>
@@ -48,7 +51,11 @@ export function sweepCharts({ axis, values, series, cell }: SweepTable, metrics:
     .map(([fidelity, diversity]) => ({
       xTitle: metricTitles[fidelity],
       yTitle: metricTitles[diversity],
-      series: lines((quality, value) => ({ x: quality[fidelity], y: quality[diversity], label: String(value) })),
+      series: lines((quality, value) => ({
+        x: quality[fidelity],
+        y: quality[diversity],
+        ...(series.length <= legible && { label: String(value) }),
+      })),
     }));
   return [...along, ...against];
 }
