@@ -92,7 +92,9 @@ export async function* denoise<C extends Tensors, S extends Tensors>(
   const plan = sampler.plan(options.plan);
   const rng = seed instanceof Generator ? seed : new Generator(seed);
   const steps = new Map<string, StepGraph>();
-  const total = plan.calls.length;
+  const infos = stepsOf(sampler, plan);
+  const total = infos.length;
+  checkBranches(guidance, infos, conditions, system.model, [shape[2], shape[3]]);
 
   let state: readonly NdArray[] = initialState(
     plan.layout,
@@ -104,10 +106,8 @@ export async function* denoise<C extends Tensors, S extends Tensors>(
   try {
     for (const [k, call] of plan.calls.entries()) {
       signal?.throwIfAborted();
-      const info = { index: k, total, timestep: call.timestep, predictionPerScore: predictionPerScore(plan, k) };
+      const info = infos[k];
       const branches = guidance.branches(info);
-      const lacking = branches.find((branch) => !(branch.condition in conditions));
-      if (lacking) throw new RangeError(`sample: ${lackOf(lacking.condition)}`);
       const variant = system.variant?.(info) ?? '';
       const key = JSON.stringify([variant, ...branches.map((branch) => branch.name)]);
       const step = steps.get(key) ?? stepGraph(options, plan, guidance, info, variant);
@@ -132,11 +132,35 @@ export async function* denoise<C extends Tensors, S extends Tensors>(
   }
 }
 
+const stepsOf = ({ predictionType }: Sampler, plan: SamplerPlan): StepInfo[] =>
+  plan.calls.map(({ timestep }, index) => ({
+    index,
+    total: plan.calls.length,
+    timestep,
+    predictionType,
+    predictionPerScore: predictionPerScore(plan, index),
+  }));
+
+/** Refuses what a later step would stumble over. */
+function checkBranches(
+  guidance: Guider,
+  steps: readonly StepInfo[],
+  conditions: object,
+  model: Module,
+  size: readonly [number, number],
+): void {
+  const branches = new Map(steps.flatMap((step) => guidance.branches(step)).map((branch) => [branch.name, branch]));
+  for (const branch of branches.values()) {
+    if (!(branch.condition in conditions)) throw new RangeError(`sample: ${lackOf(branch.condition)}`);
+    branch.perturb?.(model, size);
+  }
+}
+
 const clean: Marginal = { alpha: 1, sigma: 0 };
 
 const lackOf = (condition: string): string =>
   condition === 'negative'
-    ? 'this guidance needs an unconditional prediction, but the model has no null class; give a negative condition'
+    ? 'this guidance needs an unconditional prediction, but the model has no null class or was trained without dropping conditions; give a negative condition, or use guidance without one (pag, autoguidance)'
     : `this guidance needs a condition '${condition}', which was not given`;
 
 /** The last sample of a run, calling `onStep` on the way. */

@@ -13,6 +13,10 @@ export interface SampleOptions extends SamplingOptions {
   readonly classes: readonly number[];
   /** What guidance moves away from; default: the null class. */
   readonly negativeClasses?: readonly number[];
+  /** Further classes of each image by the names that guidance asks for (`composeConditions`). */
+  readonly conditions?: Readonly<Record<string, readonly number[]>>;
+  /** False for a model trained without dropping classes: it does not know its null class. Default true. */
+  readonly knowsNullClass?: boolean;
   /** [height, width]; default the model's. */
   readonly size?: readonly [number, number];
 }
@@ -34,17 +38,20 @@ export async function* sample(options: SampleOptions): AsyncGenerator<SampleStep
   const { nullClass = guidance?.numClasses ?? 0 } = model;
   if ((guidance?.numClasses ?? nullClass) !== nullClass)
     throw new RangeError(`sample: the guidance knows ${guidance?.numClasses} classes, the model ${nullClass}`);
-  const nullClasses = model.nullClass === undefined ? undefined : classes.map(() => model.nullClass!);
-  const negatives = negativeClasses ?? nullClasses;
-  if (negatives && negatives.length !== classes.length)
-    throw new RangeError(`sample: ${negatives.length} negative classes for ${classes.length} images`);
-  const name = model.constructor.name;
-  const positive = { labels: labelsOf(name, classes, nullClass) };
+  const knowsNull = model.nullClass !== undefined && (options.knowsNullClass ?? true);
+  const negative = negativeClasses ?? (knowsNull ? classes.map(() => nullClass) : undefined);
+  const named = Object.entries({ ...options.conditions, ...(negative && { negative }), positive: classes });
+  for (const [name, { length }] of named)
+    if (length !== classes.length)
+      throw new RangeError(`sample: ${length} ${name} classes for ${classes.length} images`);
+  const labels = named.map(
+    ([name, list]) => [name, { labels: labelsOf(model.constructor.name, list, nullClass) }] as const,
+  );
   yield* denoise({
     ...options,
     system: classConditional(model),
     shape: [classes.length, model.inChannels, ...size],
-    conditions: negatives ? { positive, negative: { labels: labelsOf(name, negatives, nullClass) } } : { positive },
+    conditions: Object.fromEntries(labels),
     shared: {},
   });
 }

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { NdArray } from '../../array/index.js';
@@ -24,6 +25,8 @@ export class ClassConditionalPipeline {
     readonly sampler: Sampler,
     /** Empty when the folder does not name them. */
     readonly classNames: readonly string[],
+    /** False for a run that was trained without dropping classes: it has no unconditional prediction. */
+    readonly knowsNullClass: boolean,
   ) {}
 
   /**
@@ -42,16 +45,28 @@ export class ClassConditionalPipeline {
       model,
       sampler,
       names.map(([, name]) => name),
+      await dropsClasses(folder),
     );
   }
 
   /** Denoises step by step. */
   sample(options: PipelineSampleOptions): AsyncGenerator<SampleStep, void, undefined> {
-    return sample({ sampler: this.sampler, ...options, model: this.model });
+    return sample({ ...this.defaults, ...options, model: this.model });
   }
 
   /** The finished images, [N, C, H, W] in [-1, 1]. */
   images(options: PipelineSampleOptions & { onStep?: (step: SampleStep) => void }): Promise<NdArray<'float32'>> {
-    return sampleImages({ sampler: this.sampler, ...options, model: this.model });
+    return sampleImages({ ...this.defaults, ...options, model: this.model });
   }
+
+  private get defaults() {
+    return { sampler: this.sampler, knowsNullClass: this.knowsNullClass };
+  }
+}
+
+/** Whether a run dropped classes in training; a pipeline that is no run is taken to have done so. */
+async function dropsClasses(folder: string): Promise<boolean> {
+  const path = join(folder, 'run.json');
+  if (!existsSync(path)) return true;
+  return (await readJson(path, z.looseObject({ conditionDropout: z.number().default(0.1) }))).conditionDropout > 0;
 }
