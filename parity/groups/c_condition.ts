@@ -1,6 +1,12 @@
 import { type NdArray, ndarray } from '../../src/array/index.js';
 import { camelCase } from '../../src/io/index.js';
-import { modelClass, type UNet2DCondition, type UNet2DConditions } from '../../src/models/index.js';
+import {
+  type Conditions,
+  type ControlNet,
+  modelClass,
+  type UNet2DCondition,
+  type UNet2DConditions,
+} from '../../src/models/index.js';
 import { Generator } from '../../src/random/index.js';
 import { compile, type Tensor } from '../../src/tensor/index.js';
 import type { Adapter, Outputs } from '../adapter.js';
@@ -43,4 +49,26 @@ async function unet(reference: ReferenceCase): Promise<Outputs> {
   return { 'out.sample': sample };
 }
 
-export const adapters: Readonly<Record<string, Adapter>> = { UNet2DConditionModel: unet };
+async function controlNet(reference: ReferenceCase): Promise<Outputs> {
+  const model = modelClass(reference.kind).fromJson(reference.config, new Generator(0)) as ControlNet;
+  model.loadStateDict(reference.weights);
+  const { call_kwargs: call = {}, scalar_inputs: scalars = {} } = reference.description as Record<
+    'call_kwargs' | 'scalar_inputs',
+    { conditioning_scale?: number; guess_mode?: boolean } | undefined
+  >;
+  const { conditioning_scale: conditioningScale, guess_mode: guess } = { ...scalars, ...call };
+  const speak = compile((x: Tensor, t: Tensor, hint: Tensor, given: Conditions) => {
+    const { down, mid } = model.forward(x, t, hint, given, { conditioningScale, guess });
+    return { ...Object.fromEntries(down.map((residual, i) => [`out.down.${i}`, residual])), 'out.mid': mid };
+  });
+  const outputs = await speak(
+    reference.input('sample'),
+    timestep(reference),
+    reference.input('controlnet_cond'),
+    conditions(reference, 'sample', 'timestep', 'controlnet_cond'),
+  );
+  await speak.release();
+  return outputs;
+}
+
+export const adapters: Readonly<Record<string, Adapter>> = { UNet2DConditionModel: unet, ControlNetModel: controlNet };

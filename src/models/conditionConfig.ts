@@ -54,6 +54,7 @@ export interface StagesConfig extends Readonly<z.output<z.ZodObject<typeof condi
   readonly midBlockType: string | null;
   readonly midBlockOnlyCrossAttention?: boolean | null;
   readonly reverseTransformerLayersPerBlock?: readonly (number | readonly number[])[] | null;
+  readonly numAttentionHeads?: number | readonly number[] | null;
   readonly dropout?: number;
   readonly dualCrossAttention?: boolean;
   readonly resnetSkipTimeAct?: boolean;
@@ -65,7 +66,10 @@ export interface StagesConfig extends Readonly<z.output<z.ZodObject<typeof condi
 export interface Stage {
   readonly channels: number;
   readonly layers: number;
+  /** In transformers. */
   readonly heads: number;
+  /** Width of a head in other attention. */
+  readonly headDim: number;
   readonly crossAttentionDim?: number;
   readonly onlyCrossAttention: boolean;
   readonly transformerLayers: number | readonly number[];
@@ -83,7 +87,8 @@ export function stagesOf(className: string, config: StagesConfig): Stage[] {
   return channels.map((width, i) => ({
     channels: width,
     layers: at('layersPerBlock', config.layersPerBlock, i),
-    heads: at('attentionHeadDim', config.attentionHeadDim, i),
+    headDim: at('attentionHeadDim', config.attentionHeadDim, i),
+    heads: at('numAttentionHeads', config.numAttentionHeads ?? config.attentionHeadDim, i),
     crossAttentionDim: at('crossAttentionDim', config.crossAttentionDim, i) ?? undefined,
     onlyCrossAttention: at('onlyCrossAttention', config.onlyCrossAttention, i),
     transformerLayers: at<number | readonly number[]>('transformerLayersPerBlock', config.transformerLayersPerBlock, i),

@@ -48,6 +48,8 @@ export interface EncoderConfig extends StagesConfig {
   readonly timestepPostAct?: 'silu' | 'swish' | 'mish' | 'gelu' | 'relu' | null;
   readonly timeCondProjDim?: number | null;
   readonly classEmbedType?: 'timestep' | 'identity' | 'projection' | 'simple_projection' | null;
+  /** Default `actFn`. */
+  readonly classEmbedActFn?: 'silu';
   readonly classEmbeddingsConcat?: boolean;
   readonly additionEmbedType?: 'text' | 'text_image' | 'text_time' | 'image' | 'image_hint' | null;
   readonly encoderHidDimType?: 'text_proj' | 'text_image_proj' | 'image_proj' | null;
@@ -113,7 +115,7 @@ export abstract class ConditionEncoder extends Module {
     timeEmbedDim: number,
     rng: Generator,
   ): ConditionEncoder['classEmbedding'] {
-    const { classEmbedType: type, numClassEmbeds, actFn } = this.#settings;
+    const { classEmbedType: type, numClassEmbeds, classEmbedActFn: actFn = this.#settings.actFn } = this.#settings;
     if (type === 'timestep') return new TimestepEmbedding({ inChannels: sinusoids, timeEmbedDim, actFn }, rng);
     if (type === 'identity') return undefined;
     if (!type) return numClassEmbeds ? new Embedding(numClassEmbeds, timeEmbedDim, rng) : undefined;

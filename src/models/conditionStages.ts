@@ -101,7 +101,7 @@ export class StageFactory {
   private contextAttention(stage: Stage) {
     const addedKvProjDim = this.contextWidth(stage);
     const { normNumGroups, crossAttentionNorm } = this.config;
-    const { heads: dimHead, onlyCrossAttention } = stage;
+    const { headDim: dimHead, onlyCrossAttention } = stage;
     return (channels: number): SpatialMixer =>
       new ContextAttention2D(
         {
@@ -118,7 +118,7 @@ export class StageFactory {
       );
   }
 
-  private selfAttention({ heads: dimHead }: Stage) {
+  private selfAttention({ headDim: dimHead }: Stage) {
     const { normNumGroups, normEps: eps } = this.config;
     return (queryDim: number): SpatialMixer => {
       const heads = this.headsOf(queryDim, dimHead);

@@ -3,6 +3,7 @@ export * from './classifier.js';
 export * from './clipText.js';
 export type { Conditions } from './conditionEncoder.js';
 export { configFromJson, configToJson, modelConfig } from './config.js';
+export * from './controlNet.js';
 export type * from './denoiser.js';
 export * from './diagonalGaussian.js';
 export * from './dit.js';

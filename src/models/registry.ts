@@ -5,6 +5,7 @@ import { AutoencoderKL, autoencoderKlConfig } from './autoencoderKl.js';
 import { fromTransformersJson, toTransformersJson } from './clip.js';
 import { CLIPTextModel, CLIPTextModelWithProjection, clipTextConfig } from './clipText.js';
 import { configFromJson, configToJson } from './config.js';
+import { ControlNet, controlNetConfig } from './controlNet.js';
 import type { Denoiser } from './denoiser.js';
 import { DiT, type DiTOptions, ditConfig, ditPresets } from './dit.js';
 import { PixArtTransformer2D, pixartConfig } from './pixartTransformer2d.js';
@@ -109,6 +110,7 @@ export const modelClasses: readonly ModelClass[] = [
   ...denoiserClasses,
   diffusersClass(UNet2DCondition, unet2dConditionConfig),
   diffusersClass(AutoencoderKL, autoencoderKlConfig),
+  diffusersClass(ControlNet, controlNetConfig),
   diffusersClass(SD3Transformer2D, sd3Config),
   diffusersClass(PixArtTransformer2D, pixartConfig),
   clipText(CLIPTextModel),
