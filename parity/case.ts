@@ -115,9 +115,9 @@ async function readStored(path: string | undefined, table: unknown): Promise<Map
 }
 
 function kindOf(description: Record<string, unknown>): string {
-  const { cls, pipeline, source } = description;
+  const { cls, pipeline, source, vocab_files: vocabulary } = description;
   const symbol = typeof source === 'object' && source !== null ? (source as { symbol?: unknown }).symbol : undefined;
-  return String(cls ?? pipeline ?? symbol ?? '(no class)');
+  return String(cls ?? pipeline ?? symbol ?? (vocabulary ? 'CLIPTokenizer' : '(no class)'));
 }
 
 /** `weights_from` is a case of the same group, or group/case. */

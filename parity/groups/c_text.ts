@@ -1,4 +1,7 @@
-import type { NdArray } from '../../src/array/index.js';
+import { join, resolve } from 'node:path';
+import { z } from 'zod';
+import { type NdArray, ndarray } from '../../src/array/index.js';
+import { loadTokenizer, readJson } from '../../src/io/node/index.js';
 import { type CLIPTextModelWithProjection, type ClipTextStates, modelClass } from '../../src/models/index.js';
 import { Generator } from '../../src/random/index.js';
 import { compile, type Tensor } from '../../src/tensor/index.js';
@@ -31,7 +34,47 @@ const named = ({ lastHiddenState, poolerOutput, hiddenStates, ...rest }: ClipTex
   ...(rest.textEmbeds && { 'out.text_embeds': rest.textEmbeds }),
 });
 
+const golden = z.array(
+  z.looseObject({
+    text: z.string(),
+    ids: z.array(z.number()),
+    ids_ftfy: z.array(z.number()).optional(),
+    ids_openai: z.array(z.number()).optional(),
+    ids77: z.array(z.number()).optional(),
+    mask77: z.array(z.number()).optional(),
+    decoded_skip_special: z.string().optional(),
+  }),
+);
+
+/** Strings to token ids and back, by the vocabulary that the case names. */
+async function tokenizer(reference: ReferenceCase): Promise<Outputs> {
+  const { vocab_files: place } = reference.read(z.looseObject({ vocab_files: z.string() }));
+  const clip = await loadTokenizer(resolve(reference.directory, place.split(' ')[0]));
+  const outputs: Record<string, NdArray> = {};
+  const pair = (name: string, ours: Iterable<number | bigint>, stored: readonly number[]) => {
+    outputs[name] = int64(ours);
+    reference.expect(name, int64(stored));
+  };
+  for (const [i, entry] of (await readJson(join(reference.directory, 'golden.json'), golden)).entries()) {
+    const { text, ids, ids_ftfy, ids_openai, ids77, mask77, decoded_skip_special: decoded } = entry;
+    pair(`${i}.ids`, [clip.bosTokenId, ...clip.encode(text), clip.eosTokenId], ids_openai ?? ids_ftfy ?? ids);
+    const { inputIds, attentionMask } = clip.encodeBatch([text], { maxLength: 77 });
+    // Where ftfy mends the text, the padded row was recorded without it.
+    if (!ids_ftfy && ids77) pair(`${i}.ids77`, inputIds.data, ids77);
+    if (!ids_ftfy && mask77) pair(`${i}.mask77`, attentionMask.data, mask77);
+    if (decoded !== undefined) pair(`${i}.decoded`, codePoints(clip.decode(ids)), codePoints(decoded));
+  }
+  return outputs;
+}
+
+const int64 = (values: Iterable<number | bigint>): NdArray => {
+  const data = BigInt64Array.from(values, BigInt);
+  return ndarray(data, [data.length], 'int64');
+};
+const codePoints = (text: string): number[] => Array.from(text, (c) => c.codePointAt(0)!);
+
 export const adapters: Readonly<Record<string, Adapter>> = {
   CLIPTextModel: textEncoder,
   CLIPTextModelWithProjection: textEncoder,
+  CLIPTokenizer: tokenizer,
 };

@@ -1,4 +1,6 @@
+export * from './clipTokenizer.js';
 export * from './config.js';
+export { fixText } from './fixText.js';
 export * from './grid.js';
 export * from './idx.js';
 export * from './npy.js';

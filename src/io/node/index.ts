@@ -2,3 +2,4 @@ export * from './arrays.js';
 export * from './files.js';
 export * from './image.js';
 export * from './json.js';
+export * from './tokenizerFolder.js';
