@@ -30,7 +30,7 @@ test('guidance as a number, by name, with interval and rescale', () => {
   expect(branches('cfg=3,interval=0.5:1', 0)).toEqual(['positive']);
   expect(branches('cfg=3,interval=0.5:1', 5)).toEqual(['positive', 'negative']);
   expect(parseGuidance('cfg=3,rescale=0.7').inputs({ index: 0, total: 1, timestep: 0 })).toEqual([3, 0.7]);
-  for (const wrong of ['', 'pag=2', 'cfg', 'cfg=', '3,4', 'cfg=3,interval=1', 'cfg=3,rescale=2'])
+  for (const wrong of ['', 'cfg', 'cfg=', '3,4', 'cfg=3,interval=1', 'cfg=3,rescale=2'])
     expect(() => parseGuidance(wrong), wrong).toThrow('--guidance: ');
 });
 

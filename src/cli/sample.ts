@@ -6,23 +6,20 @@ import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { classLabel, evenly, type Generated, generate, gridScale, joined } from './generate.js';
+import { guidersHelp, parseGuidance, withGuidanceFlags } from './guidance.js';
 import { duration, type Output } from './output.js';
 import { shippedCheckpoint } from './package.js';
 import { Progress } from './progress.js';
-import {
-  parseClasses,
-  parseGuidance,
-  type SamplerName,
-  samplerNamed,
-  samplerNameOf,
-  samplerNames,
-  wholeNumber,
-} from './values.js';
+import { parseClasses, type SamplerName, samplerNamed, samplerNameOf, samplerNames, wholeNumber } from './values.js';
 
 interface Options extends Readonly<Record<string, unknown>> {
   readonly classes: string;
   readonly perClass: number;
   readonly guidance: string;
+  readonly guidanceLayers?: string;
+  readonly guidanceInterval?: string;
+  readonly guidanceRescale?: string;
+  readonly weaker?: string;
   readonly sampler?: SamplerName;
   readonly steps: number;
   readonly seed: number;
@@ -55,9 +52,13 @@ export function defineSample(program: Command, cli: Cli): void {
         .option('--per-class <n>', 'pictures of each class', wholeNumber('--per-class'), 8)
         .option(
           '--guidance <scale>',
-          'classifier-free guidance: 0 is unconditional, 1 plainly conditional, more is stronger; or none, or like cfg=3,interval=0.1:0.8,rescale=0.7',
+          'classifier-free guidance: 0 is unconditional, 1 plainly conditional, more is stronger; or none, or like cfg=4,pag=2 (below)',
           '3',
         )
+        .option('--guidance-layers <list>', 'layers that pag, slg, seg and auto perturb, by number or part of the name')
+        .option('--guidance-interval <from:to>', 'guide between these shares of the run only, like 0.1:0.8')
+        .option('--guidance-rescale <share>', 'bring the contrast of guided predictions back by this share')
+        .option('--weaker <run>', 'a smaller or less trained run for the guider auto to move away from')
         .addOption(
           new Option('--sampler <name>', 'default: the one that fits what the model predicts').choices(samplerNames),
         )
@@ -76,7 +77,8 @@ export function defineSample(program: Command, cli: Cli): void {
         .addOption(
           new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
         )
-        .option('--threads <n>', 'threads of one operation; default: one per core', wholeNumber('--threads'));
+        .option('--threads <n>', 'threads of one operation; default: one per core', wholeNumber('--threads'))
+        .addHelpText('after', guidersHelp);
     },
     runSample,
   );
@@ -88,7 +90,10 @@ async function runSample(
   [run = shippedCheckpoint]: readonly string[],
 ): Promise<ExitCode> {
   const { perClass, steps, seed, device, threads } = options;
-  const guidance = parseGuidance(options.guidance);
+  const { guidanceLayers: layers, guidanceInterval: interval, guidanceRescale: rescale } = options;
+  const guidanceText = withGuidanceFlags(options.guidance, { layers, interval, rescale });
+  const weaker = options.weaker ? await ClassConditionalPipeline.fromPretrained(options.weaker) : undefined;
+  const guidance = parseGuidance(guidanceText, { weaker: weaker?.model });
   if (options.animation && !/\.(gif|webp)$/i.test(options.animation))
     throw new UsageError(`--animation: expected a .gif or .webp file, got '${options.animation}'`);
   const pipeline = await ClassConditionalPipeline.fromPretrained(run);
@@ -115,7 +120,7 @@ async function runSample(
   const settings = {
     model: run,
     classes: options.classes,
-    guidance: options.guidance,
+    guidance: guidanceText,
     sampler: sampler.className,
     steps,
     seed,
@@ -123,7 +128,7 @@ async function runSample(
   const names = labels.map((label) => classLabel(pipeline, label));
   const files = await write(generated, { ...options, labels, names, settings: JSON.stringify(settings) });
   const count = `${labels.length * perClass} pictures in ${duration(seconds)}`;
-  output.line(`${count} (${samplerNameOf(sampler)}, ${steps} steps, guidance ${options.guidance}, seed ${seed})`);
+  output.line(`${count} (${samplerNameOf(sampler)}, ${steps} steps, guidance ${guidanceText}, seed ${seed})`);
   for (const [what, path] of Object.entries(files)) output.line(`${`${what}:`.padEnd(11)} ${path}`);
   output.record({ kind: 'samples', ...settings, sampler: samplerNameOf(sampler), labels, perClass, seconds, files });
   return exitCodes.ok;

@@ -1,4 +1,3 @@
-import { cfg, type Guider, unguided } from '../guidance/index.js';
 import {
   ddim,
   ddpm,
@@ -18,6 +17,8 @@ import {
   unipc,
 } from '../samplers/index.js';
 import { UsageError } from './exitCodes.js';
+
+export { parseGuidance } from './guidance.js';
 
 /** A reader of numbers for commander. @throws UsageError that names the flag. */
 export const number =
@@ -52,36 +53,6 @@ export function parseClasses(text: string, names: readonly string[], count: numb
     throw new UsageError(`--classes: expected all, numbers 0..${count - 1}${known}, got '${part.trim()}'`);
   });
 }
-
-/** `3`, `cfg=3` or `cfg=3,interval=0.1:0.8,rescale=0.7`; `none` is the plain conditional prediction. */
-export function parseGuidance(text: string): Guider {
-  if (text === 'none') return unguided();
-  const parts = new Map<string, string>();
-  for (const part of (/^[^=]+$/.test(text) ? `cfg=${text}` : text).split(',')) {
-    const [, key, value] = /^\s*([a-z]+)=(.+)$/.exec(part) ?? [];
-    if (!['cfg', 'interval', 'rescale'].includes(key)) throw guidanceError(text);
-    parts.set(key, value);
-  }
-  const read = (value: string): number => {
-    if (value.trim() === '' || Number.isNaN(Number(value))) throw guidanceError(text);
-    return Number(value);
-  };
-  const scale = parts.get('cfg');
-  if (scale === undefined) throw guidanceError(text);
-  const [interval, rescale] = [parts.get('interval')?.split(':').map(read), parts.get('rescale')];
-  if (interval && interval.length !== 2) throw guidanceError(text);
-  try {
-    return cfg(read(scale), {
-      interval: interval && [interval[0], interval[1]],
-      rescale: rescale === undefined ? 0 : read(rescale),
-    });
-  } catch (error) {
-    throw new UsageError(`--guidance: ${(error as Error).message.replace(/^guidance: /, '')}`);
-  }
-}
-
-const guidanceError = (text: string): UsageError =>
-  new UsageError(`--guidance: expected a number, none, or like cfg=3,interval=0.1:0.8,rescale=0.7; got '${text}'`);
 
 const factories = {
   ddim,
