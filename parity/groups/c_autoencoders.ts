@@ -1,4 +1,4 @@
-import type { AutoencoderKL, AutoencoderUse, DiagonalGaussian } from '../../src/models/index.js';
+import type { AutoencoderKL, AutoencoderTiny, AutoencoderUse, DiagonalGaussian } from '../../src/models/index.js';
 import { modelClass } from '../../src/models/index.js';
 import { Generator } from '../../src/random/index.js';
 import { compile, type Tensor } from '../../src/tensor/index.js';
@@ -61,4 +61,23 @@ const ofPosterior = (
   ...(latent && { 'out.nll': () => posterior.nll(latent) }),
 });
 
-export const adapters: Readonly<Record<string, Adapter>> = { AutoencoderKL: autoencoderKl };
+async function autoencoderTiny(reference: ReferenceCase): Promise<Outputs> {
+  const model = modelClass(reference.kind).fromJson(reference.config, new Generator(0)) as AutoencoderTiny;
+  model.loadStateDict(reference.weights);
+  const asked = new Set(reference.expected().map(([name]) => name));
+  const options = use(reference);
+  const run = compile(({ image, latent }: { image?: Tensor; latent?: Tensor }) => ({
+    ...(image && { 'out.latents': model.encode(image, options) }),
+    ...(latent && { 'out.decoded': model.decode(latent, options) }),
+    ...(image && asked.has('out.sample') && { 'out.sample': model.forward(image) }),
+  }));
+  const inputs = Object.fromEntries(reference.inputNames().map((name) => [name, reference.input(name)]));
+  const outputs = await run(inputs);
+  await run.release();
+  return outputs;
+}
+
+export const adapters: Readonly<Record<string, Adapter>> = {
+  AutoencoderKL: autoencoderKl,
+  AutoencoderTiny: autoencoderTiny,
+};

@@ -80,7 +80,7 @@ describe('AutoencoderKL', () => {
     );
     const noise = rng.randn([2, 2, 6, 8]);
     const losses: number[] = [];
-    for (let i = 0; i < 8; i++) {
+    for (let i = 0; i < 4; i++) {
       const { loss, sizes } = await step(images, noise);
       losses.push(Number(loss.data[0]));
       for (const [k, size] of sizes.entries()) {
@@ -89,7 +89,7 @@ describe('AutoencoderKL', () => {
         if (!name.endsWith('to_k.bias')) expect(Number(size.data[0]), name).toBeGreaterThan(0);
       }
     }
-    expect(losses[7]).toBeLessThan(losses[0]);
+    expect(losses[3]).toBeLessThan(losses[0]);
     expect(losses.every(Number.isFinite)).toBe(true);
   });
 

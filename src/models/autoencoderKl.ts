@@ -3,11 +3,11 @@ import { ndarray } from '../array/index.js';
 import { parseFields } from '../io/index.js';
 import { Conv2d, Module } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
-import { concat, constant, split, type Tensor } from '../tensor/index.js';
+import { constant, type Tensor } from '../tensor/index.js';
 import { Decoder, Encoder } from './autoencoderParts.js';
 import { activation, blockTypes, modelConfig, positive } from './config.js';
 import { DiagonalGaussian } from './diagonalGaussian.js';
-import { blendTiles, tilesOf } from './tiles.js';
+import { blendTiles, eachImage, tilesOf } from './tiles.js';
 
 /** The fields of diffusers' AutoencoderKL. */
 export const autoencoderKlConfig = modelConfig({
@@ -172,9 +172,6 @@ function tiled(
     to - blend,
   );
 }
-
-const eachImage = (x: Tensor, f: (image: Tensor) => Tensor): Tensor =>
-  x.shape[0] === 1 ? f(x) : concat(split(x, x.shape[0], 0).map(f), 0);
 
 function checkSizes({ blockOutChannels, downBlockTypes, upBlockTypes, ...config }: AutoencoderKLConfig): void {
   const counts = [blockOutChannels, downBlockTypes, upBlockTypes].map((list) => list.length);

@@ -1,4 +1,5 @@
 export * from './autoencoderKl.js';
+export * from './autoencoderTiny.js';
 export * from './classifier.js';
 export * from './clipText.js';
 export type { Conditions } from './conditionEncoder.js';

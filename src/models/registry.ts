@@ -2,6 +2,7 @@ import type { output, ZodType } from 'zod';
 import type { Module } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
 import { AutoencoderKL, autoencoderKlConfig } from './autoencoderKl.js';
+import { AutoencoderTiny, autoencoderTinyConfig } from './autoencoderTiny.js';
 import { fromTransformersJson, toTransformersJson } from './clip.js';
 import { CLIPTextModel, CLIPTextModelWithProjection, clipTextConfig } from './clipText.js';
 import { configFromJson, configToJson } from './config.js';
@@ -110,6 +111,7 @@ export const modelClasses: readonly ModelClass[] = [
   ...denoiserClasses,
   diffusersClass(UNet2DCondition, unet2dConditionConfig),
   diffusersClass(AutoencoderKL, autoencoderKlConfig),
+  diffusersClass(AutoencoderTiny, autoencoderTinyConfig),
   diffusersClass(ControlNet, controlNetConfig),
   diffusersClass(SD3Transformer2D, sd3Config),
   diffusersClass(PixArtTransformer2D, pixartConfig),

@@ -1,5 +1,5 @@
 import { ndarray } from '../array/index.js';
-import { concat, constant, type Tensor } from '../tensor/index.js';
+import { concat, constant, split, type Tensor } from '../tensor/index.js';
 
 export interface TileGrid {
   /** Side of a tile of the input. */
@@ -7,6 +7,10 @@ export interface TileGrid {
   /** From one tile's start to the next one's. */
   readonly stride: number;
 }
+
+/** `f` of one image after the other. */
+export const eachImage = (x: Tensor, f: (image: Tensor) => Tensor): Tensor =>
+  x.shape[0] === 1 ? f(x) : concat(split(x, x.shape[0], 0).map(f), 0);
 
 /** Rows of overlapping tiles of x [N, C, H, W]; those at the right and bottom edge may be smaller. */
 export const tilesOf = (x: Tensor, { size, stride }: TileGrid): Tensor[][] =>
