@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { cfg } from '../guidance/index.js';
 import { imageGrid } from '../io/index.js';
-import { savePng } from '../io/node/index.js';
+import { makeFolder, savePng } from '../io/node/index.js';
 import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { TrainingRun } from '../training/node/index.js';
 import { addCommand, type Cli } from './command.js';
@@ -52,6 +52,7 @@ const steps = 20;
 async function demo(output: Output, options: Options): Promise<ExitCode> {
   const { out } = options;
   const folder = join(out, 'run');
+  await makeFolder(out);
   await rm(folder, { recursive: true, force: true });
   return interruptible(async (signal) => {
     await train(output, folder, options.minutes, signal);

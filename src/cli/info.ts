@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { z } from 'zod';
@@ -41,7 +41,8 @@ export function defineInfo(program: Command, cli: Cli): void {
 
 async function info(output: Output, _: object, [run = shippedCheckpoint]: readonly string[]): Promise<ExitCode> {
   const { model, sampler, classNames } = await ClassConditionalPipeline.fromPretrained(run);
-  const config = await readJson<object>(join(run, 'run.json')).catch(() => undefined);
+  const path = join(run, 'run.json');
+  const config = (await stat(path).catch(() => undefined)) && (await readJson<object>(path));
   const metrics = await readMetrics(join(run, 'metrics.jsonl'));
   const parameters = model.parameterCount();
   const { className } = denoiserClassOf(model);

@@ -21,3 +21,18 @@ export async function interruptible<T>(
     process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
   }
 }
+
+/**
+ * Ends the process when nobody reads what it writes any more: no failure, the reader (head, less) has seen enough.
+ * What must not be lost is saved first, as at the first Ctrl-C.
+ */
+export function endWhenUnread(streams: readonly NodeJS.EventEmitter[], exit: () => void = () => process.exit()): void {
+  let unread = false;
+  for (const stream of streams)
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (unread) return;
+      if (error.code !== 'EPIPE') throw error;
+      unread = true;
+      if (!process.emit('SIGINT')) exit();
+    });
+}

@@ -1,11 +1,8 @@
 #!/usr/bin/env node
+import { endWhenUnread } from './interrupt.js';
 import { runCli } from './program.js';
 
-// A reader that has seen enough (head, less) is no failure.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit();
-  throw error;
-});
+endWhenUnread([process.stdout, process.stderr]);
 
 // An exit code instead of process.exit(): what is still being written must reach its pipe first.
 process.exitCode = await runCli(process.argv.slice(2), {

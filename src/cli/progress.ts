@@ -42,7 +42,7 @@ export class Progress {
     this.bar = this.bars.create(1000, 0, { text: '' });
   }
 
-  /** @param done steps, of the total. */
+  /** @param done steps, of the total; rounded. */
   update(done: number, { loss, images }: ProgressFigures = {}): void {
     const now = performance.now();
     if (loss !== undefined) this.loss = this.loss === undefined ? loss : 0.95 * this.loss + 0.05 * loss;
@@ -51,7 +51,7 @@ export class Progress {
       this.imagesPerSecond = this.imagesPerSecond === undefined ? rate : 0.9 * this.imagesPerSecond + 0.1 * rate;
     }
     this.lastUpdate = now;
-    this.done = done;
+    this.done = Math.round(done);
     this.bar?.update(Math.floor(1000 * this.share(now)), { text: this.text(now) });
     if (!this.bar && now - this.lastLine > 1000 * (this.options.lineSeconds ?? 10)) {
       this.lastLine = now;

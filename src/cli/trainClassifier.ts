@@ -1,10 +1,12 @@
+import { readdir } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { batches, type Dataset } from '../data/index.js';
 import { openDataset } from '../data/node/index.js';
+import { makeFolder } from '../io/node/index.js';
 import { ImageClassifier } from '../models/index.js';
 import { saveClassifier } from '../models/node/index.js';
 import { Generator } from '../random/index.js';
-import { classify, trainClassifier } from '../training/index.js';
+import { classify, DivergedError, trainClassifier } from '../training/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { interruptible } from './interrupt.js';
@@ -53,6 +55,10 @@ export function defineTrainClassifier(program: Command, cli: Cli): void {
 async function train(output: Output, options: Options): Promise<ExitCode> {
   const { data, epochs, batch, learningRate, size, seed, out, threads } = options;
   if (out === undefined) throw new UsageError('--out is missing: the folder of the classifier');
+  if (!(learningRate > 0)) throw new UsageError(`--learning-rate: expected a number above 0, got ${learningRate}`);
+  await makeFolder(out);
+  if ((await readdir(out)).length > 0)
+    throw new UsageError(`--out: the folder ${out} is not empty; choose another, or empty it first`);
   const [dataset, test] = [await openDataset(data, { size }), await openDataset(data, { size, split: 'test' })];
   const numClasses = dataset.classNames.length;
   const classifier = new ImageClassifier({ inChannels: dataset.shape[0], numClasses }, new Generator(seed));
@@ -62,6 +68,10 @@ async function train(output: Output, options: Options): Promise<ExitCode> {
   await interruptible(async (signal) => {
     const events = trainClassifier(classifier, dataset, { epochs, batch, learningRate, seed, signal, compile });
     for await (const event of events) {
+      if (!Number.isFinite(event.loss))
+        throw new DivergedError(
+          `training diverged at step ${event.step}: the loss is ${event.loss}. Lower the learning rate.`,
+        );
       progress.update(event.step, event);
       if (event.step % 50 === 0) output.record({ kind: 'step', ...event });
     }

@@ -23,7 +23,11 @@ const codeOf = (error: unknown): string => String((error as { code?: unknown })?
 
 /** An error that names the path and says what can be done. */
 export function fileError(action: 'read' | 'write', path: string, cause: unknown): Error {
-  const message = advice[codeOf(cause)] ?? (cause instanceof Error ? cause.message : String(cause));
+  const code = codeOf(cause);
+  // Making folders answers so on a read-only file system, too.
+  const lost =
+    action === 'write' && code === 'ENOENT' && 'its folder cannot be made here: check the path, or write elsewhere';
+  const message = lost || (advice[code] ?? (cause instanceof Error ? cause.message : String(cause)));
   return new Error(`cannot ${action} ${path}: ${message}`, { cause });
 }
 
@@ -34,7 +38,8 @@ function asideOf(path: string): string {
   return join(dirname(path), `.${basename(path)}.${process.pid}-${randomBytes(4).toString('hex')}.tmp`);
 }
 
-function isAlive(pid: number): boolean {
+/** Whether a process of this machine has this number. */
+export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;
@@ -59,6 +64,13 @@ async function syncFolder(path: string): Promise<void> {
   const handle = await open(path, 'r').catch(() => undefined);
   await handle?.sync().catch(() => undefined);
   await handle?.close();
+}
+
+/** Makes a folder and those above it where they are missing. @throws Error that names the path and says what to do. */
+export async function makeFolder(path: string): Promise<void> {
+  await mkdir(path, { recursive: true }).catch((cause) => {
+    throw fileError('write', path, cause);
+  });
 }
 
 async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {

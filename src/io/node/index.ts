@@ -2,4 +2,5 @@ export * from './arrays.js';
 export * from './files.js';
 export * from './image.js';
 export * from './json.js';
+export * from './lock.js';
 export * from './tokenizerFolder.js';
