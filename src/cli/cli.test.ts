@@ -40,9 +40,9 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 describe('wrong use', () => {
   test.each([
     [['train'], '--out is missing'],
-    [['train', '--out', 'a'], '--model is missing: dit or unet'],
+    [['train', '--out', 'a'], '--model is missing: dit, unet or noisy-classifier'],
     [['train', '--out', 'a', '--model', 'dit'], '--data is missing'],
-    [['train', '--model', 'gan'], 'Allowed choices are dit, unet'],
+    [['train', '--model', 'gan'], 'Allowed choices are dit, unet, noisy-classifier'],
     [['train', '--stepz', '3'], 'Did you mean --steps?'],
     [['train', '--steps', 'many'], "--steps: expected a number, got 'many'"],
     [

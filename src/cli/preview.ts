@@ -1,7 +1,7 @@
 import { cfg, unguided } from '../guidance/index.js';
 import { imageGrid } from '../io/index.js';
 import { savePng } from '../io/node/index.js';
-import { denoiserClassOf } from '../models/index.js';
+import { denoiserClass } from '../models/index.js';
 import { sampleImages } from '../pipelines/index.js';
 import { Generator } from '../random/index.js';
 import { samplerFromConfig } from '../samplers/index.js';
@@ -14,7 +14,7 @@ export async function savePreview(run: TrainingRun, path: string, signal: AbortS
   const { model, dataset, config } = run;
   const [channels, size] = dataset.shape;
   const format = { channels, size, classes: dataset.classNames.length };
-  const twin = denoiserClassOf(model).create(model.config, format, new Generator(0));
+  const twin = denoiserClass(config.model).create(model.config, format, new Generator(0));
   twin.loadStateDict(await run.session.averagedState());
   const names = dataset.classNames.slice(0, 16);
   const images = await sampleImages({

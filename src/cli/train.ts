@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { denoiserClassOf } from '../models/index.js';
-import { TrainingRun } from '../training/node/index.js';
+import { EncoderUNet, trainableClass } from '../models/index.js';
+import { type RunEvent, TrainingRun } from '../training/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { interruptible } from './interrupt.js';
@@ -23,10 +23,11 @@ export function defineTrain(program: Command, cli: Cli): void {
     cli,
     {
       name: 'train',
-      summary: 'train a class-conditional model, or continue a run',
+      summary: 'train a class-conditional model or a classifier to guide with, or continue a run',
       examples: [
         'train --model dit --preset xs --data fashion-mnist --steps 2000 --out runs/a',
         'train --model unet --preset s --data photos/ --size 32 --predict v --out runs/b',
+        'train --model noisy-classifier --data fashion-mnist --out runs/clf   # to guide sample with',
         'train --resume runs/a --steps 4000      # --steps is the total; all else comes from the run',
       ],
     },
@@ -43,7 +44,7 @@ export function defineTrain(program: Command, cli: Cli): void {
 async function train(output: Output, options: Options): Promise<ExitCode> {
   const run = await openRun(options);
   const { config, session, dataset, folder } = run;
-  const { name } = denoiserClassOf(run.model);
+  const { name } = trainableClass(config.model);
   output.line(
     `${name}, ${figure(run.model.parameterCount() / 1e6)} million parameters; ${dataset.name}: ${dataset.length} pictures of ${dataset.shape.join('x')} in ${dataset.classNames.length} classes`,
   );
@@ -62,6 +63,7 @@ async function train(output: Output, options: Options): Promise<ExitCode> {
       for await (const event of run.run(signal)) {
         if (event.kind === 'step') progress.update(event.step, event);
         if (event.kind === 'checkpoint') progress.log(`saved ${event.path}`);
+        if (event.kind === 'accuracy') progress.log(accuracyLine(event));
         if (event.kind !== 'step' || event.step % config.logEvery === 0) output.record(event);
         if (event.kind === 'preview') {
           const path = join(folder, 'samples', `step-${String(event.step).padStart(7, '0')}.png`);
@@ -83,9 +85,19 @@ async function train(output: Output, options: Options): Promise<ExitCode> {
     return exitCodes.interrupted;
   }
   output.line(`done: step ${session.step}, ${duration((performance.now() - began) / 1000)}. Look at it with:`);
-  output.line(`  ${self()} sample ${shellWord(folder)} --classes all --guidance 3`);
+  const guidance =
+    run.model instanceof EncoderUNet
+      ? `--guidance classifier=2 --classifier ${shellWord(folder)}`
+      : `${shellWord(folder)} --classes all --guidance 3`;
+  output.line(`  ${self()} sample ${guidance}`);
   output.record({ kind: 'done', step: session.step, folder });
   return exitCodes.ok;
+}
+
+/** How a classifier of noisy pictures does from clean to noise. */
+function accuracyLine({ split, accuracy, accuracyByTimestep }: Extract<RunEvent, { kind: 'accuracy' }>): string {
+  const shares = [accuracy, ...accuracyByTimestep].map((share) => `${Math.round(100 * share)}%`);
+  return `right about noisy ${split} pictures: ${shares[0]}; by tenths of the timesteps ${shares.slice(1).join(' ')}`;
 }
 
 async function openRun({ out, resume, ...options }: Options): Promise<TrainingRun> {

@@ -1,8 +1,8 @@
 import { type Command, Option } from 'commander';
 import { z } from 'zod';
 import { snakeCase } from '../io/index.js';
-import { denoiserClass, denoiserClasses } from '../models/index.js';
-import { type TrainConfig, trainConfig } from '../training/index.js';
+import { EncoderUNet, trainableClass, trainableClasses } from '../models/index.js';
+import { denoiserFields, type TrainConfig, trainConfig } from '../training/index.js';
 import { UsageError } from './exitCodes.js';
 import { number } from './values.js';
 
@@ -76,10 +76,10 @@ export const flagName = (field: string): string => `--${snakeCase(field).replace
 
 /** Every field of {@link TrainConfig} as an option of the command. */
 export function addTrainOptions(command: Command): void {
-  const models = denoiserClasses.map(({ name }) => name);
+  const models = trainableClasses.map(({ name }) => name);
   command.addOption(new Option('--model <name>', 'architecture').choices(models).helpGroup('Model:'));
   for (const [flag, text] of [
-    ['--preset <name>', `size: ${denoiserClasses.map(presetList).join('; ')} (default: xs)`],
+    ['--preset <name>', `size: ${trainableClasses.map(presetList).join('; ')} (default: xs)`],
     ['--model-config <json>', `config fields that win over the preset, such as '{"patchSize": 4}'`],
   ])
     command.addOption(new Option(flag, text).helpGroup('Model:'));
@@ -87,7 +87,7 @@ export function addTrainOptions(command: Command): void {
     for (const [field, text] of Object.entries(fields)) command.addOption(fieldOption(field, text).helpGroup(heading));
 }
 
-const presetList = ({ name, presets }: (typeof denoiserClasses)[number]): string =>
+const presetList = ({ name, presets }: (typeof trainableClasses)[number]): string =>
   `${name}: ${Object.keys(presets).join(', ')}`;
 
 /** Options carry no default of their own: which ones were given must be known, and the schema fills in the rest. */
@@ -118,11 +118,13 @@ export function givenTrainFields(options: Readonly<Record<string, unknown>>): Re
  */
 export function trainConfigOf(options: Readonly<Record<string, unknown>>): TrainConfig {
   const { preset = 'xs', modelConfig, model, ...fields } = givenTrainFields(options);
-  if (model === undefined) throw new UsageError('--model is missing: dit or unet');
+  if (model === undefined) throw new UsageError('--model is missing: dit, unet or noisy-classifier');
   if (fields.data === undefined)
     throw new UsageError('--data is missing: such as fashion-mnist, or a folder of pictures');
-  const { className, name, presets } = denoiserClass(model);
-  const chosen = presets[preset as string];
+  const { className, name, presets } = trainableClass(model);
+  const odd = className === EncoderUNet.className && denoiserFields.find((field) => field in fields);
+  if (odd) throw new UsageError(`${flagName(odd)} is for models that denoise; leave it out for ${name}`);
+  const chosen = (presets as Readonly<Record<string, object>>)[preset as string];
   if (!chosen) throw new UsageError(`--preset: ${name} has ${Object.keys(presets).join(', ')}; got '${preset}'`);
   const config = { ...chosen, ...jsonObject('--model-config', modelConfig as string | undefined) };
   const result = trainConfig.safeParse({ ...fields, model: className, modelConfig: config });

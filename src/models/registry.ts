@@ -9,7 +9,9 @@ import { configFromJson, configToJson } from './config.js';
 import { ControlNet, controlNetConfig } from './controlNet.js';
 import type { Denoiser } from './denoiser.js';
 import { DiT, type DiTOptions, ditConfig, ditPresets } from './dit.js';
+import { EncoderUNet, type EncoderUNetOptions, encoderUnetConfig, encoderUnetPresets } from './encoderUnet.js';
 import { PixArtTransformer2D, pixartConfig } from './pixartTransformer2d.js';
+import { SafetyChecker } from './safetyChecker.js';
 import { SD3Transformer2D, sd3Config } from './sd3Transformer2d.js';
 import { UNet2D, type UNet2DOptions, unet2dConfig, unet2dPresets } from './unet2d.js';
 import { UNet2DCondition, unet2dConditionConfig } from './unet2dCondition.js';
@@ -43,20 +45,26 @@ export interface ModelClass<M extends StoredModel = StoredModel> {
   toJson?(model: M): Record<string, unknown>;
 }
 
-/** A class of denoisers as training and the command line know it. */
-export interface DenoiserClass extends ModelClass<Denoiser> {
+/** A class of models as training and the command line know it. */
+export interface TrainableClass<M extends StoredModel = StoredModel> extends ModelClass<M> {
   /** Short, for people. */
-  readonly name: 'dit' | 'unet';
+  readonly name: string;
   /** Its folder in a pipeline. */
-  readonly folder: 'transformer' | 'unet';
+  readonly folder: 'transformer' | 'unet' | 'classifier';
   /** Configs by size, for `create`. */
   readonly presets: Readonly<Record<string, object>>;
   /**
-   * For training on images of a format, with a null class beside theirs.
+   * For training on images of a format; a denoiser has a null class beside theirs.
    * @param config fields in camelCase, which win over what the format says.
    * @throws as `fromJson`.
    */
-  create(config: object, format: ImageFormat, rng: Generator): Denoiser;
+  create(config: object, format: ImageFormat, rng: Generator): M;
+}
+
+/** A class of denoisers. */
+export interface DenoiserClass extends TrainableClass<Denoiser> {
+  readonly name: 'dit' | 'unet';
+  readonly folder: 'transformer' | 'unet';
 }
 
 const dit: DenoiserClass = {
@@ -88,7 +96,20 @@ const unet: DenoiserClass = {
   },
 };
 
+const noisyClassifier: TrainableClass<EncoderUNet> = {
+  name: 'noisy-classifier',
+  className: EncoderUNet.className,
+  folder: 'classifier',
+  presets: encoderUnetPresets,
+  fromJson: (json, rng) => new EncoderUNet(configFromJson(EncoderUNet.className, encoderUnetConfig, json), rng),
+  create(config, { channels, size, classes }, rng) {
+    const format = { imageSize: size, inChannels: channels, outChannels: classes };
+    return new EncoderUNet({ ...format, ...(config as Pick<EncoderUNetOptions, 'modelChannels'>) }, rng);
+  },
+};
+
 export const denoiserClasses: readonly DenoiserClass[] = [dit, unet];
+export const trainableClasses = [dit, unet, noisyClassifier] as const;
 
 const clipText = (Class: typeof CLIPTextModel): ModelClass => ({
   className: Class.className,
@@ -108,7 +129,7 @@ const diffusersClass = <S extends ZodType>(
 
 /** Every class of models that folders can hold. */
 export const modelClasses: readonly ModelClass[] = [
-  ...denoiserClasses,
+  ...trainableClasses,
   diffusersClass(UNet2DCondition, unet2dConditionConfig),
   diffusersClass(AutoencoderKL, autoencoderKlConfig),
   diffusersClass(AutoencoderTiny, autoencoderTinyConfig),
@@ -117,6 +138,12 @@ export const modelClasses: readonly ModelClass[] = [
   diffusersClass(PixArtTransformer2D, pixartConfig),
   clipText(CLIPTextModel),
   clipText(CLIPTextModelWithProjection),
+  {
+    className: SafetyChecker.className,
+    library: 'transformers',
+    fromJson: (json, rng) => SafetyChecker.fromJson(json, rng),
+    toJson: (model) => (model as SafetyChecker).toJson(),
+  },
 ];
 
 /**
@@ -126,6 +153,10 @@ export const modelClasses: readonly ModelClass[] = [
 export function denoiserClass(name: unknown): DenoiserClass {
   return denoiserClasses.find((entry) => entry.name === name) ?? classNamed(denoiserClasses, name);
 }
+
+/** As {@link denoiserClass}, of all that can be trained. */
+export const trainableClass = (name: unknown): (typeof trainableClasses)[number] =>
+  trainableClasses.find((entry) => entry.name === name) ?? classNamed(trainableClasses, name);
 
 /** @param name the library's name. @throws TypeError that lists the known classes. */
 export const modelClass = (name: unknown): ModelClass => classNamed(modelClasses, name);

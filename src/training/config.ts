@@ -7,7 +7,7 @@ const share = z.number().min(0).max(1);
 
 /** Everything that determines a training run: what run.json holds, and what `noisewright train` takes. */
 export const trainConfig = z.strictObject({
-  /** diffusers' class of the model: DiTTransformer2DModel or UNet2DModel. */
+  /** Class of the model: diffusers' DiTTransformer2DModel or UNet2DModel, or EncoderUNetModel, a classifier of x_t. */
   model: z.string(),
   /** Its config fields in camelCase; image size, channels and number of classes are filled in from the data. */
   modelConfig: z.record(z.string(), z.unknown()).default({}),

@@ -26,7 +26,7 @@ export type NoisyBatch = {
   readonly x: Tensor;
   /** What the model is told the time is, [N]: int64 0..T-1, or float32 1000 sigma for flows. */
   readonly timestep: Tensor;
-  /** What the model should predict, as x. */
+  /** What the model should predict: as x, or the classes [N] for a classifier. */
   readonly target: Tensor;
   /** Weight of each sample in the loss, [N]; absent when all count the same. */
   readonly weight?: Tensor;
@@ -38,8 +38,8 @@ export type NoisyBatch = {
 /** How training noise is drawn and what is predicted: a process and a parameterisation. */
 export interface Objective {
   readonly predictionType: PredictionType;
-  /** Noises clean samples x0 [N, ...] inside a traced step. */
-  noisy(x0: Tensor, rng: Generator): NoisyBatch;
+  /** Noises clean samples x0 [N, ...] inside a traced step; `labels` [N]: their classes, for a classifier. */
+  noisy(x0: Tensor, rng: Generator, labels?: Tensor): NoisyBatch;
   /** The scalar loss of the model's answer to a batch, or to a part of one. */
   loss(prediction: Tensor, batch: NoisyBatch): Tensor;
 }

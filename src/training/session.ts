@@ -1,14 +1,16 @@
 import { type NdArray, ndarray } from '../array/index.js';
 import type { Batch, DataPosition } from '../data/index.js';
-import type { Denoiser } from '../models/index.js';
+import { noiseSchedule, type Process, RectifiedFlow, VariancePreserving } from '../diffusion/index.js';
+import { EncoderUNet } from '../models/index.js';
 import { Generator } from '../random/index.js';
 import { Variable } from '../tensor/index.js';
 import type { TrainConfig } from './config.js';
 import { emaDecay } from './ema.js';
+import { noisyClassification } from './noisyClassifier.js';
 import { type Objective, rectifiedFlow, variancePreserving } from './objective.js';
 import { adamW, type Optimizer, sgd, withoutDecay } from './optimizer.js';
 import { schedule } from './schedules.js';
-import { type TrainingStep, trainingStep } from './step.js';
+import { type NoisyImageModel, type TrainingStep, trainingStep } from './step.js';
 
 export interface TrainEvent {
   /** Optimiser steps done, 1..steps. */
@@ -39,10 +41,11 @@ export class TrainingSession {
   position: DataPosition = { epoch: 0, index: 0 };
 
   constructor(
-    readonly model: Denoiser,
+    readonly model: NoisyImageModel,
     readonly config: TrainConfig,
   ) {
-    this.objective = objectiveOf(config);
+    const objective = objectiveOf(config);
+    this.objective = model instanceof EncoderUNet ? noisyClassification(objective) : objective;
     const parameters = model.namedParameters();
     this.optimizer = optimizerOf(config, parameters);
     this.ema = new Map([...parameters].map(([name, p]) => [name, new Variable(copyOf(p.value), false, `ema.${name}`)]));
@@ -149,19 +152,24 @@ export class TrainingSession {
   }
 }
 
+const scheduleOf = ({ betaSchedule, trainTimesteps, zeroTerminalSnr }: TrainConfig) => ({
+  betaSchedule,
+  numTrainTimesteps: trainTimesteps,
+  rescaleBetasZeroSnr: zeroTerminalSnr,
+});
+
+/** The noise that a run trains on. */
+export const processOf = (config: TrainConfig): Process =>
+  config.predict === 'flow' ? new RectifiedFlow() : new VariancePreserving(noiseSchedule(scheduleOf(config)));
+
 function objectiveOf(config: TrainConfig): Objective {
   if (config.predict === 'flow' && config.learnVariance)
     throw new TypeError('training: learnVariance does not go with predict flow, which has no variance to learn');
   if (config.predict === 'flow')
     return rectifiedFlow({ density: config.timestepDensity, weighting: config.flowWeighting });
-  const schedule = {
-    betaSchedule: config.betaSchedule,
-    numTrainTimesteps: config.trainTimesteps,
-    rescaleBetasZeroSnr: config.zeroTerminalSnr,
-  };
   return variancePreserving({
     predictionType: config.predict,
-    schedule,
+    schedule: scheduleOf(config),
     minSnrGamma: config.minSnrGamma,
     learnVariance: config.learnVariance,
   });

@@ -1,14 +1,21 @@
 import { type NdArray, ndarray, zeros } from '../array/index.js';
-import type { Denoiser } from '../models/index.js';
-import { dropLabels, inTraining } from '../nn/index.js';
+import { dropLabels, inTraining, type Module } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
 import { type CompileOptions, compile, gradients, sumOverParts, type Tensor, Variable } from '../tensor/index.js';
 import { emaUpdate } from './ema.js';
 import type { Objective } from './objective.js';
 import { clipGradients, type Optimizer } from './optimizer.js';
 
+/** A model of noisy images: a denoiser, or a classifier. */
+export interface NoisyImageModel extends Module {
+  readonly config: object;
+  /** The label that stands for "no class"; undefined when the model takes no labels. */
+  readonly nullClass?: number;
+  forward(x: Tensor, timestep: Tensor, classLabels?: Tensor): Tensor;
+}
+
 export interface TrainingStepOptions {
-  readonly model: Denoiser;
+  readonly model: NoisyImageModel;
   readonly objective: Objective;
   readonly optimizer: Optimizer;
   /** Noise, timesteps and dropped conditions are drawn from here. */
@@ -62,7 +69,7 @@ export function trainingStep(options: TrainingStepOptions): TrainingStep {
   /** Loss and gradients of a batch, accumulated over parts that fit the caches. */
   const backward = (images: Tensor, labels: Tensor) =>
     inTraining(() => {
-      const batch = { ...objective.noisy(images, rng), label: dropCondition(labels) };
+      const batch = { ...objective.noisy(images, rng, labels), label: dropCondition(labels) };
       const names = (Object.keys(batch) as (keyof typeof batch)[]).filter((name) => batch[name] !== undefined);
       const parts = options.compile?.device && options.compile.device !== 'cpu' ? 1 : partsOf(images.shape);
       const [loss, ...sums] = sumOverParts(

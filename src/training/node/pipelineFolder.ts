@@ -3,25 +3,25 @@ import { join } from 'node:path';
 import type { NdArray } from '../../array/index.js';
 import { configText } from '../../io/index.js';
 import { writeFileAtomic, writeJson } from '../../io/node/index.js';
-import { type Denoiser, denoiserClassOf } from '../../models/index.js';
+import { classNameOf, type StoredModel, trainableClass } from '../../models/index.js';
 import { saveModel } from '../../models/node/index.js';
 
-const pipelines = { transformer: 'DiTPipeline', unet: 'DDIMPipeline' } as const;
+const pipelines = { transformer: 'DiTPipeline', unet: 'DDIMPipeline', classifier: 'NoisyClassifier' } as const;
 
 export interface PipelineParts {
-  readonly model: Denoiser;
+  readonly model: StoredModel;
   readonly weights: ReadonlyMap<string, NdArray>;
   /** The content of scheduler_config.json. */
   readonly scheduler: Readonly<Record<string, unknown>>;
   readonly classNames: readonly string[];
 }
 
-/** Writes a pipeline in diffusers' layout: model_index.json, scheduler/ and transformer/ or unet/. */
+/** Writes a pipeline in diffusers' layout: model_index.json, scheduler/ and transformer/, unet/ or classifier/. */
 export async function writePipelineFolder(
   folder: string,
   { model, weights, scheduler, classNames }: PipelineParts,
 ): Promise<void> {
-  const { className, folder: part } = denoiserClassOf(model);
+  const { className, folder: part } = trainableClass(classNameOf(model));
   await mkdir(join(folder, 'scheduler'), { recursive: true });
   await saveModel(join(folder, part), model, { weights });
   await writeFileAtomic(
@@ -31,7 +31,7 @@ export async function writePipelineFolder(
   await writeJson(join(folder, 'model_index.json'), {
     _class_name: pipelines[part],
     _diffusers_version: '0.40.0',
-    [part]: ['diffusers', className],
+    [part]: [part === 'classifier' ? 'noisewright' : 'diffusers', className],
     scheduler: ['diffusers', scheduler._class_name],
     id2label: Object.fromEntries(classNames.map((name, i) => [String(i), name])),
   });

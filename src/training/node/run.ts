@@ -11,17 +11,20 @@ import {
   writeJson,
   writeSafetensors,
 } from '../../io/node/index.js';
-import { type Denoiser, denoiserClass } from '../../models/index.js';
+import { EncoderUNet, trainableClass } from '../../models/index.js';
 import { Generator } from '../../random/index.js';
 import { type TrainConfig, type TrainOptions, trainConfig } from '../config.js';
+import { type AccuracyByNoise, accuracyByNoise, checkClassifierConfig } from '../noisyClassifier.js';
 import { samplerConfigOf } from '../samplerConfig.js';
-import { type TrainEvent, TrainingSession } from '../session.js';
+import { processOf, type TrainEvent, TrainingSession } from '../session.js';
+import type { NoisyImageModel } from '../step.js';
 import { writePipelineFolder } from './pipelineFolder.js';
 
 /** What a run reports while it trains. */
 export type RunEvent =
   | ({ readonly kind: 'step' } & TrainEvent)
   | { readonly kind: 'checkpoint'; readonly step: number; readonly path: string }
+  | ({ readonly kind: 'accuracy'; readonly step: number; readonly split: 'test' | 'train' } & AccuracyByNoise)
   | { readonly kind: 'preview'; readonly step: number };
 
 const checkpointInfo = z.strictObject({
@@ -37,12 +40,14 @@ const checkpointName = (step: number): string => `step-${String(step).padStart(7
 /**
  * A training run in a folder:
  * - `run.json`: its {@link TrainConfig}; `metrics.jsonl`: one line per logged step;
- * - `model_index.json`, `transformer/` or `unet/`, `scheduler/`: the latest averaged weights, as diffusers lays them out;
+ * - `model_index.json`, `transformer/`, `unet/` or `classifier/`, `scheduler/`: the latest averaged weights, as diffusers
+ *   lays them out;
  * - `checkpoints/step-N/`: the same with `training.safetensors` and `training.json`, from which training continues bit for bit.
  * A checkpoint is written aside and renamed, so a process killed at any moment leaves the one before it.
  */
 export class TrainingRun {
   private seconds = 0;
+  private heldOut?: Dataset;
 
   private constructor(
     readonly folder: string,
@@ -51,7 +56,7 @@ export class TrainingRun {
     readonly session: TrainingSession,
   ) {}
 
-  get model(): Denoiser {
+  get model(): NoisyImageModel {
     return this.session.model;
   }
 
@@ -95,13 +100,14 @@ export class TrainingRun {
 
   private static async open(folder: string, config: TrainConfig): Promise<TrainingRun> {
     const { data, size, skipCorrupt } = config;
+    if (config.model === EncoderUNet.className) checkClassifierConfig(config);
     const dataset = await openDataset(data, { size, skipCorrupt });
     const [channels, height, width] = dataset.shape;
     if (height !== width)
       throw new RangeError(`${data}: images are ${height}x${width}; give --size to make them square`);
     const format = { channels, size: height, classes: dataset.classNames.length };
     const modelConfig = { ...(config.learnVariance && { outChannels: 2 * channels }), ...config.modelConfig };
-    const model = denoiserClass(config.model).create(modelConfig, format, new Generator(config.seed));
+    const model = trainableClass(config.model).create(modelConfig, format, new Generator(config.seed));
     const resolved = { ...config, modelConfig: { ...model.config } };
     return new TrainingRun(folder, resolved, dataset, new TrainingSession(model, resolved));
   }
@@ -120,11 +126,31 @@ export class TrainingRun {
       if (step % checkpointEvery === 0 || step === steps || signal?.aborted) {
         yield { kind: 'checkpoint', step, path: await this.save() };
         saved = step;
+        if (!signal?.aborted) yield* this.judge(step, signal);
       }
       if (sampleEvery > 0 && step % sampleEvery === 0) yield { kind: 'preview', step };
       if (signal?.aborted) return;
     }
     if (saved !== session.step) yield { kind: 'checkpoint', step: session.step, path: await this.save() };
+  }
+
+  /** A classifier of noisy images is asked about some that it was not trained on, if there are any. */
+  private async *judge(step: number, signal?: AbortSignal): AsyncGenerator<RunEvent, void, undefined> {
+    const { session, config } = this;
+    if (!(session.model instanceof EncoderUNet)) return;
+    const { data, size, skipCorrupt, device, threads } = config;
+    this.heldOut ??= await openDataset(data, { size, skipCorrupt, split: 'test' }).catch(() => this.dataset);
+    const twin = new EncoderUNet(session.model.config, new Generator(0));
+    twin.loadStateDict(await session.averagedState());
+    const compile = { device, threads };
+    const options = { count: Math.min(1000, this.heldOut.length), signal, compile };
+    const accuracy = await accuracyByNoise(twin, this.heldOut, processOf(config), options).catch((error) => {
+      if (!signal?.aborted) throw error;
+    });
+    if (!accuracy) return;
+    const line = { step, split: this.heldOut === this.dataset ? 'train' : 'test', ...accuracy } as const;
+    await appendFile(join(this.folder, 'metrics.jsonl'), `${JSON.stringify(line)}\n`);
+    yield { kind: 'accuracy', ...line };
   }
 
   /** Writes a checkpoint, makes it the run's model, and removes the oldest ones. */
