@@ -7,6 +7,7 @@ import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { classLabel, generate } from './generate.js';
+import { guidersHelp, parseGuidance } from './guidance.js';
 import { interruptible } from './interrupt.js';
 import { openJudge } from './judge.js';
 import { figure, type Output, shellWord, table } from './output.js';
@@ -15,7 +16,7 @@ import { Progress } from './progress.js';
 import { type Metric, type SweepTable, sweepFigure } from './sweepFigure.js';
 import { axisValue, type SweepLists, type SweepPoint, seriesOf, sweepPlan } from './sweepPlan.js';
 import { type SweepResult, SweepStore } from './sweepStore.js';
-import { parseGuidance, samplerNamed, samplerNameOf, wholeNumber } from './values.js';
+import { samplerNamed, samplerNameOf, wholeNumber } from './values.js';
 
 interface Options extends SweepLists, Readonly<Record<string, unknown>> {
   readonly metric: string;
@@ -50,7 +51,11 @@ export function defineSweep(program: Command, cli: Cli): void {
       command
         .argument('[run]', 'folder of a run; default: the checkpoint that comes with noisewright')
         .option('--guidance <scales>', 'numbers parted by commas', '0,1,2,4,8')
-        .option('--guider <list>', 'whose scale it is; what else is on is joined by +, as in cfg,cfg=2+pag', 'cfg')
+        .option(
+          '--guider <list>',
+          'whose scale it is; more is joined by +, as in cfg,cfg=2+pag+layers=4; s is the scale in fdg=s:1',
+          'cfg',
+        )
         .option('--sampler <list>', 'default: the one that fits what the model predicts')
         .option('--steps <list>', 'steps of the sampler', '20')
         .option('--metric <list>', `what to draw: ${metricNames.join(', ')}`, 'fid,accuracy')
@@ -66,7 +71,7 @@ export function defineSweep(program: Command, cli: Cli): void {
         .option('--out <file>', 'the figure, a PNG', 'sweep.png')
         .addHelpText(
           'after',
-          '\nResults are kept beside the figure (sweep.points.safetensors): after Ctrl-C the same command goes on, and with\nmore values it computes the new ones only. Compare FIDs of equally many samples only.',
+          `\nResults are kept beside the figure (sweep.points.safetensors): after Ctrl-C the same command goes on, and with\nmore values it computes the new ones only. Compare FIDs of equally many samples only.\n${guidersHelp}`,
         );
     },
     sweep,

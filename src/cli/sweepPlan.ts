@@ -1,5 +1,6 @@
 import { UsageError } from './exitCodes.js';
-import { parseGuidance, type SamplerName, samplerNames } from './values.js';
+import { guiders, parseGuidance } from './guidance.js';
+import { type SamplerName, samplerNames } from './values.js';
 
 /** One setting that a sweep tries. */
 export interface SweepPoint {
@@ -88,10 +89,15 @@ function samplerWord(word: string): SamplerName {
   return name;
 }
 
-/** `cfg` at 2 is `cfg=2`, `cfg=3+pag` is `cfg=3,pag=2`. */
+/** At 2, `cfg` is `cfg=2`, `cfg=3+pag+layers=4+5` is `cfg=3,pag=2,layers=4+5`, `fdg=s:1` is `fdg=2:1`. */
 function guidanceText(guider: string, scale: number): string {
-  const parts = guider.split('+').map((part) => part.trim());
-  if (parts.every((part) => part.includes('=')))
+  const parts: string[] = [];
+  for (const part of guider.split('+').map((word) => word.trim()))
+    if (parts.length > 0 && !part.includes('=') && !Object.hasOwn(guiders, part)) parts.push(`${parts.pop()}+${part}`);
+    else parts.push(part.includes('=') ? part : `${part}=s`);
+  const text = parts.join(',');
+  const scaled = text.replace(/(?<=[=:])s(?=[:,]|$)/g, String(scale));
+  if (scaled === text)
     throw new UsageError(`--guider: '${guider}' has a value for everything; leave out the one to sweep`);
-  return parts.map((part) => (part.includes('=') ? part : `${part}=${scale}`)).join(',');
+  return scaled;
 }
