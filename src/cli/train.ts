@@ -65,10 +65,14 @@ async function train(output: Output, options: Options): Promise<ExitCode> {
         if (event.kind === 'checkpoint') progress.log(`saved ${event.path}`);
         if (event.kind === 'accuracy') progress.log(accuracyLine(event));
         if (event.kind !== 'step' || event.step % config.logEvery === 0) output.record(event);
-        if (event.kind === 'preview') {
+        if (event.kind === 'preview' && !signal.aborted) {
           const path = join(folder, 'samples', `step-${String(event.step).padStart(7, '0')}.png`);
-          await savePreview(run, path, signal);
-          progress.log(`saved ${path}`);
+          await savePreview(run, path, signal).then(
+            () => progress.log(`saved ${path}`),
+            (error) => {
+              if (!signal.aborted) throw error; // Ctrl-C: the run goes on to save
+            },
+          );
         }
       }
     } finally {

@@ -1,9 +1,10 @@
-import { appendFile, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { appendFile, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { batches, type Dataset } from '../../data/index.js';
 import { openDataset } from '../../data/node/index.js';
 import {
+  lock,
   readJson,
   readSafetensors,
   writeFileAtomic,
@@ -44,6 +45,7 @@ const checkpointName = (step: number): string => `step-${String(step).padStart(7
  *   lays them out;
  * - `checkpoints/step-N/`: the same with `training.safetensors` and `training.json`, from which training continues bit for bit.
  * A checkpoint is written aside and renamed, so a process killed at any moment leaves the one before it.
+ * While it trains, `train.lock` keeps other processes of the machine away.
  */
 export class TrainingRun {
   private seconds = 0;
@@ -60,42 +62,46 @@ export class TrainingRun {
     return this.session.model;
   }
 
-  /** Starts a run. @throws Error when the folder holds one already, TypeError for a wrong config. */
+  /** A new run; its folder is made by {@link run}. @throws Error when the folder holds one already, TypeError for a wrong config. */
   static async create(options: TrainOptions, folder: string): Promise<TrainingRun> {
     const config = trainConfig.parse(options);
     if (await exists(join(folder, 'run.json')))
       throw new Error(
         `${folder} already holds a training run: continue it with --resume ${folder}, or choose another folder`,
       );
-    const run = await TrainingRun.open(folder, config);
-    await mkdir(folder, { recursive: true });
-    await writeJson(join(folder, 'run.json'), run.config);
-    await writeFileAtomic(join(folder, 'metrics.jsonl'), new Uint8Array());
-    return run;
+    return TrainingRun.open(folder, config);
   }
 
   /**
    * Continues a run from its last checkpoint, or from its start when it has none yet.
    * @param changes `steps` is the new total.
+   * @throws Error when there is no run, or its last checkpoint is damaged (named).
    */
   static async resume(folder: string, changes: { steps?: number } = {}): Promise<TrainingRun> {
     if (!(await exists(join(folder, 'run.json'))))
       throw new Error(`${folder}: no training run here (run.json is missing)`);
     const config = { ...(await readJson(join(folder, 'run.json'), trainConfig as z.ZodType<TrainConfig>)), ...changes };
     const run = await TrainingRun.open(folder, config);
-    const last = (await run.checkpoints()).at(-1);
-    let step = 0;
-    if (last !== undefined) {
-      const path = join(folder, 'checkpoints', last);
+    const [last, earlier] = (await run.checkpoints()).reverse();
+    if (last !== undefined) await run.restore(last, earlier);
+    else if (await exists(join(folder, 'model_index.json')))
+      throw new Error(
+        `${folder}: there are weights, but no checkpoint to continue from: begin a new run in another folder`,
+      );
+    return run;
+  }
+
+  private async restore(checkpoint: string, earlier?: string): Promise<void> {
+    const path = join(this.folder, 'checkpoints', checkpoint);
+    try {
       const info = await readJson<CheckpointInfo>(join(path, 'training.json'), checkpointInfo);
       const { tensors } = await readSafetensors(join(path, 'training.safetensors'));
-      run.session.restore(tensors, info.step, info.position);
-      run.seconds = info.seconds;
-      step = info.step;
+      this.session.restore(tensors, info.step, info.position);
+      this.seconds = info.seconds;
+    } catch (cause) {
+      if (earlier === undefined) throw cause;
+      throw new Error(`${(cause as Error).message}; remove ${path} to continue from ${earlier}`, { cause });
     }
-    await writeJson(join(folder, 'run.json'), config);
-    await run.forgetMetricsAfter(step);
-    return run;
   }
 
   private static async open(folder: string, config: TrainConfig): Promise<TrainingRun> {
@@ -112,15 +118,30 @@ export class TrainingRun {
     return new TrainingRun(folder, resolved, dataset, new TrainingSession(model, resolved));
   }
 
-  /** Trains to the end, writing metrics and checkpoints; also when it is aborted, after the step under way. */
+  /**
+   * Trains to the end, writing metrics and checkpoints; also when it is aborted, after the step under way.
+   * Nothing is written before the first step is done.
+   * @throws Error when another process trains this run; DivergedError.
+   */
   async *run(signal?: AbortSignal): AsyncGenerator<RunEvent, void, undefined> {
+    const unlock = await lock(join(this.folder, 'train.lock'), `the run ${this.folder}`);
+    try {
+      yield* this.train(signal);
+    } finally {
+      await unlock();
+    }
+  }
+
+  private async *train(signal?: AbortSignal): AsyncGenerator<RunEvent, void, undefined> {
     const { session, config } = this;
     const { batch, seed, flip, steps, checkpointEvery, logEvery, sampleEvery } = config;
-    let saved = session.step;
+    const first = session.step;
+    let saved = first;
     const source = batches(this.dataset, { batch, seed, flip, position: session.position });
     for await (const event of session.run(source)) {
       this.seconds += event.milliseconds / 1000;
       const { step } = event;
+      if (step === first + 1) await this.begin(first);
       if (step % logEvery === 0 || step === steps) await this.log(event);
       yield { kind: 'step', ...event };
       if (step % checkpointEvery === 0 || step === steps || signal?.aborted) {
@@ -129,9 +150,18 @@ export class TrainingRun {
         if (!signal?.aborted) yield* this.judge(step, signal);
       }
       if (sampleEvery > 0 && step % sampleEvery === 0) yield { kind: 'preview', step };
-      if (signal?.aborted) return;
+      if (signal?.aborted) break;
     }
     if (saved !== session.step) yield { kind: 'checkpoint', step: session.step, path: await this.save() };
+  }
+
+  /** Puts the folder in order: settings, no metrics of steps that are done again, nothing half written. */
+  private async begin(step: number): Promise<void> {
+    await writeJson(join(this.folder, 'run.json'), this.config);
+    await this.forgetMetricsAfter(step);
+    const checkpoints = join(this.folder, 'checkpoints');
+    for (const name of await readdir(checkpoints).catch(() => []))
+      if (/^\.step-\d+\..*\.tmp$/.test(name)) await rm(join(checkpoints, name), { recursive: true, force: true });
   }
 
   /** A classifier of noisy images is asked about some that it was not trained on, if there are any. */
@@ -154,7 +184,7 @@ export class TrainingRun {
   }
 
   /** Writes a checkpoint, makes it the run's model, and removes the oldest ones. */
-  async save(): Promise<string> {
+  private async save(): Promise<string> {
     const { session, config, folder } = this;
     const path = join(folder, 'checkpoints', checkpointName(session.step));
     const info: CheckpointInfo = { step: session.step, position: session.position, seconds: this.seconds };

@@ -1,0 +1,151 @@
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { ndarray } from '../array/index.js';
+import { writeNpz } from '../io/node/index.js';
+import { runCli } from './program.js';
+
+async function call(...args: string[]): Promise<{ code: number; out: string; err: string }> {
+  const [out, err]: string[][] = [[], []];
+  const sink = { out: (line: string) => out.push(line), err: (line: string) => err.push(line), interactive: false };
+  return { code: await runCli(args, sink), out: out.join('\n'), err: err.join('\n') };
+}
+
+let folder: string;
+let run: string;
+const at = (...names: string[]): string => join(folder, ...names);
+const newRun = (out: string, ...more: string[]): string[] => [
+  ...['train', '--model', 'dit', '--preset', 'tiny', '--data', at('toy.npz'), '--batch', '4', '--threads', '1'],
+  ...['--model-config', '{"numLayers": 1, "attentionHeadDim": 8, "patchSize": 4}', '--out', out, ...more],
+];
+const exists = (path: string): Promise<boolean> =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'noisewright-'));
+  const images = ndarray(
+    Uint8Array.from({ length: 8 * 64 }, (_, i) => (i * 37) % 256),
+    [8, 8, 8],
+    'uint8',
+  );
+  const labels = ndarray(
+    Uint8Array.from({ length: 8 }, (_, i) => i % 2),
+    [8],
+    'uint8',
+  );
+  await writeNpz(at('toy.npz'), { images, labels, images_test: images, labels_test: labels });
+  run = at('run');
+  expect((await call(...newRun(run, '--steps', '4', '--checkpoint-every', '2'))).code).toBe(0);
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+/** A copy of the run, to be damaged. */
+async function copy(name: string): Promise<string> {
+  await cp(run, at(name), { recursive: true });
+  return at(name);
+}
+
+describe('a run that cannot begin', () => {
+  test('leaves its folder free for a better try', async () => {
+    const { code, err } = await call(...newRun(at('large'), '--batch', '9'));
+    expect(err).toContain('8 images, fewer than one batch of 9');
+    expect(code).toBe(1);
+    expect((await call(...newRun(at('large'), '--steps', '1'))).code).toBe(0);
+  });
+
+  test('names a folder that cannot be made', async () => {
+    await writeFile(at('file'), '');
+    for (const args of [newRun(at('file')), ['demo', '--out', at('file')], ['train-classifier', '--out', at('file')]]) {
+      const { code, err } = await call(...args);
+      expect(err).toMatch(/^noisewright: cannot write .*file.*: part of the path is a file, not a folder/);
+      expect(code).toBe(1);
+    }
+  });
+});
+
+describe('a run in use', () => {
+  test('is not trained by another process', async () => {
+    const used = await copy('used');
+    const settings = await readFile(join(used, 'run.json'), 'utf8');
+    const going = call('train', '--resume', used, '--steps', '100000');
+    while (!(await exists(join(used, 'train.lock')))) await new Promise((resolve) => setTimeout(resolve, 5));
+    const { code, err } = await call('train', '--resume', used, '--steps', '6');
+    expect(err).toContain(`the run ${used} is in use by process ${process.pid}`);
+    expect(code).toBe(1);
+    process.emit('SIGINT');
+    expect((await going).code).toBe(130);
+    expect(await exists(join(used, 'train.lock'))).toBe(false);
+    expect(JSON.parse(await readFile(join(used, 'run.json'), 'utf8'))).toEqual({
+      ...JSON.parse(settings),
+      steps: 100_000,
+    });
+  });
+
+  test('saves when Ctrl-C comes in the middle of a preview', async () => {
+    const going = call(...newRun(at('seen'), '--steps', '1000', '--sample-every', '1', '--log-every', '1'));
+    const metrics = at('seen', 'metrics.jsonl');
+    while ((await stat(metrics).catch(() => ({ size: 0 }))).size === 0)
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    process.emit('SIGINT');
+    const { code, out, err } = await going;
+    expect([code, err]).toEqual([130, '']);
+    const step = Number(/stopped after step (\d+)/.exec(out)?.[1]);
+    expect(await readdir(at('seen', 'checkpoints'))).toEqual([`step-${String(step).padStart(7, '0')}`]);
+  });
+});
+
+describe('a damaged run', () => {
+  test('names the checkpoint, and the one before it', async () => {
+    const damaged = await copy('damaged');
+    const last = join(damaged, 'checkpoints', 'step-0000004');
+    await truncate(join(last, 'training.safetensors'), 2000);
+    const { code, err } = await call('train', '--resume', damaged, '--steps', '6');
+    expect(err).toMatch(
+      /training.safetensors: safetensors: .*cut short.*; remove .*step-0000004 to continue from step-0000002$/,
+    );
+    expect(code).toBe(1);
+    await rm(last, { recursive: true });
+    await mkdir(join(damaged, 'checkpoints', '.step-0000003.1-00000000.tmp')); // a process killed while it saved
+    expect((await call('train', '--resume', damaged, '--steps', '3')).out).toContain('continuing after step 2');
+    expect(await readdir(join(damaged, 'checkpoints'))).toEqual(['step-0000002', 'step-0000003']);
+  });
+
+  test('without checkpoints keeps its weights', async () => {
+    const exported = await copy('exported');
+    await rm(join(exported, 'checkpoints'), { recursive: true });
+    const weights = await readFile(join(exported, 'transformer', 'diffusion_pytorch_model.safetensors'));
+    const { code, err } = await call('train', '--resume', exported, '--steps', '6');
+    expect(err).toContain('there are weights, but no checkpoint to continue from');
+    expect(code).toBe(1);
+    expect(await readFile(join(exported, 'transformer', 'diffusion_pytorch_model.safetensors'))).toEqual(weights);
+  });
+
+  test.each(['info', 'sample', 'eval', 'export'])('%s names the file', async (command) => {
+    const damaged = await copy(`damaged-${command}`);
+    await truncate(join(damaged, 'transformer', 'diffusion_pytorch_model.safetensors'), 100);
+    const { code, err } = await call(command, damaged, ...(command === 'export' ? ['--onnx', at('x.onnx')] : []));
+    expect(err).toMatch(/^noisewright: cannot read .*diffusion_pytorch_model.safetensors: safetensors: .*cut short/);
+    expect(code).toBe(1);
+  });
+
+  test('info names settings that cannot be read', async () => {
+    const damaged = await copy('settings');
+    await writeFile(join(damaged, 'run.json'), '{');
+    expect((await call('info', damaged)).err).toMatch(/cannot read .*run.json: not valid JSON/);
+  });
+});
+
+test('a classifier is not written over what is there, nor trained into nonsense', async () => {
+  const flags = ['train-classifier', '--data', at('toy.npz'), '--epochs', '2', '--batch', '4', '--threads', '1'];
+  expect((await call(...flags, '--out', folder)).err).toContain('is not empty');
+  expect(await exists(at('toy.npz'))).toBe(true);
+  expect((await call(...flags, '--out', at('c'), '--learning-rate', '0')).err).toContain(
+    'expected a number above 0, got 0',
+  );
+  const wild = await call(...flags, '--out', at('c'), '--learning-rate', '1e38');
+  expect([wild.code, wild.err]).toEqual([3, expect.stringContaining('training diverged at step')]);
+});
