@@ -11,6 +11,7 @@ const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]
     () => import('./c_text.js'),
     () => import('./c_text_to_image.js'),
   ],
+  D_pipelines: [() => import('./d_pipelines.js')],
   E_training: [() => import('./e_training.js'), () => import('./e_denoisers.js')],
   F_rng: [() => import('./f_rng.js')],
   G_guiders: [() => import('./g_guiders.js'), () => import('./g_processors.js')],

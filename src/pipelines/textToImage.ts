@@ -1,0 +1,327 @@
+import { type NdArray, ndarray } from '../array/index.js';
+import { cfg, type Guider } from '../guidance/index.js';
+import { type LoraLayer, loraFor, UNet2DCondition } from '../models/index.js';
+import { type LowRanks, type Module, timestepEmbedding, withLowRank } from '../nn/index.js';
+import { Generator } from '../random/index.js';
+import type { PlanOptions, Sampler, SamplerPlan } from '../samplers/index.js';
+import { type CompileOptions, concat, constant, evaluate, type Hosted, type Tensor } from '../tensor/index.js';
+import { type Control, checkControls, controlResiduals, speaking } from './control.js';
+import { type Denoising, denoise, lastSample, type SampleStep, type SamplingOptions, type Tensors } from './denoise.js';
+import { type Autoencoder, LatentSpace } from './latentSpace.js';
+import { binary, checkMask, masked, repeatEach, shrunk, spread } from './masks.js';
+
+/** A model of latents that is told a text. */
+export interface TextConditioned extends Module {
+  readonly config: { readonly sampleSize?: number | readonly [number, number] | null };
+  readonly inChannels: number;
+  forward(x: Tensor, timestep: Tensor, conditions: Tensors): Tensor;
+}
+
+/** Turns texts into what the model is told, under the names of its conditions. */
+export interface PromptEncoder {
+  /** @param size [height, width] of the pictures, which some models are told, too. @returns arrays [N, ...], by name. */
+  encode(prompts: readonly string[], options: PromptOptions): Promise<Readonly<Record<string, NdArray>>>;
+}
+export interface PromptOptions {
+  /** How many of the text encoder's last layers to leave out; default 0, or what the model was trained with. */
+  readonly clipSkip?: number;
+  readonly size: readonly [height: number, width: number];
+  readonly compile?: CompileOptions;
+}
+
+export interface TextToImageParts {
+  readonly model: TextConditioned;
+  readonly vae: Autoencoder;
+  readonly prompts: PromptEncoder;
+  readonly sampler: Sampler;
+}
+
+export interface TextToImageOptions extends Omit<SamplingOptions, 'sampler' | 'plan' | 'latents'> {
+  readonly prompt: string | readonly string[];
+  /** What to move away from: one for all, or one for each prompt; default ''. */
+  readonly negativePrompt?: string | readonly string[];
+  /** Further prompts, by the names of the conditions that the guidance asks for. */
+  readonly prompts?: Readonly<Record<string, string | readonly string[]>>;
+  /** What models are told directly, in place of the encoded prompts, by the conditions' names: [N, ...]. */
+  readonly conditions?: Readonly<Record<string, Readonly<Record<string, NdArray>>>>;
+  /** Default 1. */
+  readonly imagesPerPrompt?: number;
+  /** [height, width] in pixels, multiples of the autoencoder's factor; default that of the image, or the model's. */
+  readonly size?: readonly [height: number, width: number];
+  readonly clipSkip?: number;
+  /** Number of steps, or all that the sampler's plan takes. */
+  readonly steps?: number | PlanOptions;
+  readonly sampler?: Sampler;
+  /** Classifier-free guidance where `guidance` is not given; default 7.5. Distilled models (LCM) are told it instead. */
+  readonly guidanceScale?: number;
+  /** Unit normal numbers to begin with, [N, latent channels, h, w]; default: drawn from the seed. */
+  readonly noise?: NdArray<'float32'>;
+  /** Begin with this picture, in [-1, 1]: [1 or N, 3, H, W]. */
+  readonly image?: NdArray<'float32'>;
+  /** How much of the way from noise to go with `image`: near 0 changes little, 1 forgets it; default 0.8, with a mask 1. */
+  readonly strength?: number;
+  /** 1 where `image` is to be painted anew, 0 where it is kept: [1 or N, 1, H, W]. */
+  readonly mask?: NdArray<'float32'>;
+  readonly controls?: readonly Control[];
+}
+
+/**
+ * Latent diffusion guided by text (Rombach et al. 2022), from noise or from a picture (SDEdit, Meng et al. 2021), painted
+ * anew in part (with a UNet of 4 or 9 channels), and controlled by ControlNets; any sampler, any guidance.
+ * Numbers are drawn in the order of diffusers' Stable Diffusion pipelines.
+ */
+export class TextToImage {
+  readonly latents: LatentSpace;
+  #loras: LowRanks[] = [];
+
+  constructor(readonly parts: TextToImageParts) {
+    this.latents = new LatentSpace(parts.vae);
+  }
+
+  /**
+   * Changes the model by a LoRA from now on; several add up.
+   * @throws Error that names the layers which the model lacks.
+   */
+  addLora(layers: readonly LoraLayer[], weight = 1): void {
+    this.#loras.push(loraFor(this.parts.model, layers, weight));
+  }
+
+  clearLoras(): void {
+    this.#loras = [];
+  }
+
+  /** Denoises latents step by step, yielding after each. @throws RangeError or TypeError that names the option at fault. */
+  async *sample(options: TextToImageOptions): AsyncGenerator<SampleStep, void, undefined> {
+    yield* denoise(await this.#prepare(options));
+  }
+
+  /** The finished pictures, [N, 3, H, W] in about [-1, 1]. */
+  async images(options: TextToImageOptions & { onStep?: (step: SampleStep) => void }): Promise<NdArray<'float32'>> {
+    const latents = await lastSample(this.sample(options), options.onStep);
+    return this.latents.decode(latents, options.compile);
+  }
+
+  async #prepare(options: TextToImageOptions) {
+    const { parts, latents } = this;
+    const { imagesPerPrompt = 1, guidanceScale = 7.5, controls = [], image, mask, compile } = options;
+    const rng = options.seed instanceof Generator ? options.seed : new Generator(options.seed ?? 0);
+    const prompts = typeof options.prompt === 'string' ? [options.prompt] : options.prompt;
+    const count = prompts.length * imagesPerPrompt;
+    const factor = latents.factor;
+    const size = options.size ?? sizeOf(image ?? controls[0]?.image) ?? usualSize(parts.model, factor);
+    checkRequest(options, prompts.length, size, factor);
+    checkControls(controls);
+    const sampler = options.sampler ?? parts.sampler;
+    const steps = typeof options.steps === 'object' ? options.steps : { steps: options.steps ?? 50 };
+    const start = image ? startOf(sampler, steps, options.strength ?? (mask ? 1 : 0.8)) : 0;
+    const plan = { ...steps, ...(start > 0 && { start }) };
+    const distilled = parts.model instanceof UNet2DCondition ? parts.model.config.timeCondProjDim : undefined;
+    const guidance = options.guidance ?? cfg(distilled ? 1 : guidanceScale);
+
+    const table = sampler.plan(plan);
+    const conditions = await this.#conditions(options, prompts, size, conditionsOf(guidance, table));
+    const shape = [count, latents.channels, size[0] / factor, size[1] / factor];
+    const begun = await this.#begin(rng, shape, table, start === 0, options);
+    const shared: Record<string, NdArray | readonly NdArray[]> = { ...begun.shared };
+    if (controls.length > 0)
+      shared.controls = controls.map((control) => spread(control.image, count, 'ControlNet image'));
+    if (distilled) shared.timestepCond = await guidanceEmbedding(guidanceScale - 1, distilled, count);
+    return {
+      ...options,
+      sampler,
+      plan,
+      guidance,
+      seed: rng,
+      compile,
+      latents: begun.x,
+      shape,
+      conditions: mapped(conditions, (condition) => mapped(condition, (array) => repeatEach(array, imagesPerPrompt))),
+      shared: shared as Hosted<Tensors>,
+      system: latentSystem(parts.model, controls, this.#loras),
+    };
+  }
+
+  /** What the model is told, by the names of the conditions that are asked for. */
+  async #conditions(
+    options: TextToImageOptions,
+    prompts: readonly string[],
+    size: readonly [number, number],
+    asked: ReadonlySet<string>,
+  ): Promise<Record<string, Readonly<Record<string, NdArray>>>> {
+    const { negativePrompt = '', conditions = {}, clipSkip, compile } = options;
+    const texts: Record<string, string | readonly string[]> = {
+      positive: prompts,
+      negative: negativePrompt,
+      ...options.prompts,
+    };
+    const told = { ...conditions };
+    const names = Object.keys(texts).filter((name) => asked.has(name) && !(name in told));
+    // diffusers lets clipSkip be: the negative prompt always goes through all layers.
+    const groups = clipSkip
+      ? [names.filter((name) => name !== 'negative'), names.filter((name) => name === 'negative')]
+      : [names];
+    for (const group of groups.filter(({ length }) => length > 0)) {
+      const each = group.flatMap((name) => listOf(texts[name], prompts.length, name));
+      const skip = group[0] === 'negative' ? undefined : clipSkip;
+      const encoded = await this.parts.prompts.encode(each, { clipSkip: skip, size, compile });
+      for (const [i, name] of group.entries())
+        told[name] = mapped(encoded, (array) => rows(array, i * prompts.length, prompts.length));
+    }
+    return told;
+  }
+
+  /** The latents to begin with, and what inpainting needs at every step. `whole`: all steps are made. */
+  async #begin(
+    rng: Generator,
+    shape: readonly number[],
+    plan: SamplerPlan,
+    whole: boolean,
+    { image, mask, noise: given, compile }: TextToImageOptions,
+  ): Promise<{ x: NdArray<'float32'>; shared: Record<string, NdArray> }> {
+    const { alpha, sigma } = plan.calls[0];
+    const encode = async (picture: NdArray<'float32'>) =>
+      spread(await this.latents.encode(picture, rng, compile), shape[0], 'image');
+    if (!image) return { x: combined([plan.initialScale, given ?? rng.randn(shape)]), shared: {} };
+
+    const pasted = mask && this.parts.model.inChannels === this.latents.channels;
+    // A UNet that is shown the masked picture needs the picture itself only to begin half-way.
+    const known = whole && mask && !pasted ? undefined : await encode(image);
+    const noise = given ?? rng.randn(shape);
+    const x =
+      known && !(whole && mask) ? combined([alpha, known], [sigma, noise]) : combined([plan.initialScale, noise]);
+    if (!mask) return { x, shared: {} };
+    // diffusers encodes the masked picture either way, so that numbers drawn later are the same.
+    const maskedLatents = await encode(masked(image, binary(mask)));
+    const small = spread(shrunk(binary(mask), shape[2], shape[3]), shape[0], 'mask');
+    return { x, shared: pasted ? { mask: small, known: known!, noise } : { mask: small, maskedLatents } };
+  }
+}
+
+/** How a model of latents takes part in {@link denoise}, with ControlNets, LoRAs, and inpainting in either way. */
+function latentSystem(
+  model: TextConditioned,
+  controls: readonly Control[],
+  changes: readonly LowRanks[],
+): Denoising<Tensors, Tensors> {
+  const withChanges = <T>(build: () => T): T =>
+    changes.reduce<() => T>((inner, change) => () => withLowRank(change, inner), build)();
+  return {
+    model,
+    variant: (step) => speaking(controls, step),
+    numbers: (_, next) => [next.alpha, next.sigma, ...controls.map(({ scale = 1 }) => scale)],
+    predict(x, timestep, condition, { shared, numbers, variant, condition: name }) {
+      const { timestepCond, mask, maskedLatents, controls: images = [] } = shared as Shared;
+      const conditions: Tensors = timestepCond ? { ...condition, timestepCond } : condition;
+      const scales = controls.length > 0 ? numbers.slice(0, 2) : numbers;
+      const residuals = controlResiduals(controls, variant, {
+        x,
+        timestep,
+        conditions,
+        images,
+        scales,
+        condition: name,
+      });
+      const input = mask && maskedLatents ? concat([x, mask, maskedLatents], 1) : x;
+      return withChanges(() => model.forward(input, timestep, { ...conditions, ...residuals }));
+    },
+    settle(x, { shared, numbers }) {
+      const { mask, known, noise } = shared as Shared;
+      if (!mask || !known || !noise) return x;
+      const [alpha, sigma] = [numbers.slice(0, 0, 1), numbers.slice(0, 1, 2)];
+      const kept = known.mul(alpha).add(noise.mul(sigma));
+      return kept.add(x.sub(kept).mul(mask));
+    },
+  };
+}
+
+/** What {@link TextToImage} shares between predictions; a part is there when the request has it. */
+interface Shared {
+  readonly timestepCond?: Tensor;
+  readonly controls?: readonly Tensor[];
+  readonly mask?: Tensor;
+  /** Painted around: the picture's latents and the noise they are given. */
+  readonly known?: Tensor;
+  readonly noise?: Tensor;
+  /** Shown to a UNet that was trained for it. */
+  readonly maskedLatents?: Tensor;
+}
+
+/** diffusers' order of a scheduler: how many calls of the model one step takes. */
+const callsPerStep = ({ className }: Sampler): number => (/Heun|KDPM2/.test(className) ? 2 : 1);
+
+/** The call to begin with, so that `strength` of the steps are made. @throws RangeError for a strength outside (0, 1]. */
+function startOf(sampler: Sampler, { steps }: PlanOptions, strength: number): number {
+  if (!(strength > 0 && strength <= 1)) throw new RangeError(`strength ${strength}: expected more than 0, at most 1`);
+  if (strength === 1) return 0;
+  if (steps === undefined) throw new TypeError('strength: needs the number of steps');
+  const made = Math.floor(steps * strength);
+  if (made === 0) throw new RangeError(`strength ${strength} of ${steps} steps is less than one step: raise either`);
+  return (steps - made) * callsPerStep(sampler);
+}
+
+function checkRequest(
+  { image, mask, noise, imagesPerPrompt = 1 }: TextToImageOptions,
+  prompts: number,
+  size: readonly [number, number],
+  factor: number,
+): void {
+  if (prompts === 0) throw new RangeError('prompt: expected at least one');
+  if (!Number.isInteger(imagesPerPrompt) || imagesPerPrompt < 1)
+    throw new RangeError(`imagesPerPrompt ${imagesPerPrompt}: expected a whole number from 1`);
+  if (size.some((side) => !Number.isInteger(side) || side < factor || side % factor !== 0))
+    throw new RangeError(`size ${size.join('x')} (height x width): expected multiples of ${factor}`);
+  if (image && (image.shape.length !== 4 || image.shape[2] !== size[0] || image.shape[3] !== size[1]))
+    throw new RangeError(`image [${image.shape}]: expected [N, channels, ${size}], the size of the pictures`);
+  if (mask && !image) throw new TypeError('mask: needs an image to paint on');
+  if (mask) checkMask(mask, prompts * imagesPerPrompt, size);
+  if (noise && noise.shape[0] !== prompts * imagesPerPrompt)
+    throw new RangeError(`noise [${noise.shape}]: expected one for each of ${prompts * imagesPerPrompt} pictures`);
+}
+
+const sizeOf = (image: NdArray | undefined): readonly [number, number] | undefined =>
+  image && [image.shape[2], image.shape[3]];
+
+/** What the model was made for. @throws TypeError when it does not say. */
+function usualSize({ config: { sampleSize } }: TextConditioned, factor: number): readonly [number, number] {
+  if (!sampleSize) throw new TypeError('size: this model is for any size; say which [height, width]');
+  const [height, width] = typeof sampleSize === 'number' ? [sampleSize, sampleSize] : sampleSize;
+  return [height * factor, width * factor];
+}
+
+function listOf(texts: string | readonly string[], count: number, name: string): readonly string[] {
+  if (typeof texts === 'string') return Array.from({ length: count }, () => texts);
+  if (texts.length !== count)
+    throw new RangeError(`${texts.length} ${name} prompts for ${count} prompts, expected as many`);
+  return texts;
+}
+
+const rows = ({ dtype, shape, data }: NdArray, from: number, count: number): NdArray => {
+  const size = data.length / shape[0];
+  return { dtype, shape: [count, ...shape.slice(1)], data: data.slice(from * size, (from + count) * size) } as NdArray;
+};
+
+const mapped = <T, U>(record: Readonly<Record<string, T>>, f: (value: T) => U): Record<string, U> =>
+  Object.fromEntries(Object.entries(record).map(([key, value]) => [key, f(value)]));
+
+/** The names of the conditions that guidance asks for during a run. */
+const conditionsOf = (guidance: Guider, { calls }: SamplerPlan): Set<string> =>
+  new Set(
+    calls.flatMap(({ timestep }, index) =>
+      guidance.branches({ index, total: calls.length, timestep }).map(({ condition }) => condition),
+    ),
+  );
+
+/** A sum of arrays of one shape, each times a number. */
+function combined(...terms: readonly (readonly [number, NdArray<'float32'>])[]): NdArray<'float32'> {
+  const [, { shape, data }] = terms[0];
+  return ndarray(
+    Float32Array.from(data, (_, i) => terms.reduce((sum, [factor, array]) => sum + factor * array.data[i], 0)),
+    shape,
+  );
+}
+
+/** How latent consistency models are told the scale w (Luo et al. 2023): sinusoids of 1000 w, the same for all, [N, dim]. */
+async function guidanceEmbedding(w: number, dim: number, count: number): Promise<NdArray> {
+  const embedded = timestepEmbedding(constant([w * 1000]), dim);
+  return repeatEach((await evaluate(embedded)) as NdArray<'float32'>, count);
+}
