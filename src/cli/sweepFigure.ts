@@ -26,10 +26,10 @@ const metricTitles: Readonly<Record<Metric, string>> = {
 };
 const axisTitles = { guidance: 'guidance scale', steps: 'steps' } as const;
 
-/** Fidelity on the one side, diversity on the other; where both were asked for, one is drawn against the other. */
-const tradeOffs: readonly (readonly [fidelity: Metric, diversity: Metric])[] = [
-  ['accuracy', 'fid'],
-  ['precision', 'recall'],
+/** Fidelity on the one side, diversity on the other: where both were asked for, one is drawn against the other. */
+const tradeOffs: readonly { readonly fidelity: Metric; readonly diversity: Metric; readonly instead: boolean }[] = [
+  { fidelity: 'accuracy', diversity: 'fid', instead: false },
+  { fidelity: 'precision', diversity: 'recall', instead: true }, // not along the axis then
 ];
 
 /** With more series, values beside the points would hide each other. */
@@ -39,24 +39,28 @@ const legible = 3;
 export function sweepCharts({ axis, values, series, cell }: SweepTable, metrics: readonly Metric[]): Chart[] {
   const lines = (point: (quality: ImageQuality, value: number) => Series['points'][number]): Series[] =>
     series.map((name) => ({ name, points: values.map((value) => point(cell(name, value).quality, value)) }));
-  const along = metrics.map((metric) => ({
-    xTitle: axisTitles[axis],
-    yTitle: metricTitles[metric],
-    xTicks: values,
-    ...(axis === 'steps' && { xScale: 'log' as const, ...(metric === 'fid' && { yScale: 'log' as const }) }),
-    series: lines((quality, value) => ({ x: value, y: quality[metric] })),
-  }));
-  const against = tradeOffs
-    .filter((pair) => axis === 'guidance' && pair.every((metric) => metrics.includes(metric)))
-    .map(([fidelity, diversity]) => ({
-      xTitle: metricTitles[fidelity],
-      yTitle: metricTitles[diversity],
-      series: lines((quality, value) => ({
-        x: quality[fidelity],
-        y: quality[diversity],
-        ...(series.length <= legible && { label: String(value) }),
-      })),
+  const pairs = tradeOffs.filter(
+    ({ fidelity, diversity }) => axis === 'guidance' && metrics.includes(fidelity) && metrics.includes(diversity),
+  );
+  const elsewhere = pairs.flatMap(({ fidelity, diversity, instead }) => (instead ? [fidelity, diversity] : []));
+  const along = metrics
+    .filter((metric) => !elsewhere.includes(metric))
+    .map((metric) => ({
+      xTitle: axisTitles[axis],
+      yTitle: metricTitles[metric],
+      xTicks: values,
+      ...(axis === 'steps' && { xScale: 'log' as const, ...(metric === 'fid' && { yScale: 'log' as const }) }),
+      series: lines((quality, value) => ({ x: value, y: quality[metric] })),
     }));
+  const against = pairs.map(({ fidelity, diversity }) => ({
+    xTitle: metricTitles[fidelity],
+    yTitle: metricTitles[diversity],
+    series: lines((quality, value) => ({
+      x: quality[fidelity],
+      y: quality[diversity],
+      ...(series.length <= legible && { label: String(value) }),
+    })),
+  }));
   return [...along, ...against];
 }
 
