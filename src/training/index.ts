@@ -2,6 +2,7 @@ export * from './classifier.js';
 export * from './config.js';
 export * from './ema.js';
 export * from './imageQuality.js';
+export * from './metrics/index.js';
 export * from './noisyClassifier.js';
 export * from './objective.js';
 export * from './optimizer.js';
