@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { constant } from '../tensor/index.js';
 import { guiders, guidersHelp, parseGuidance, withGuidanceFlags } from './guidance.js';
 
 const step = (index: number, predictionType: 'epsilon' | 'flow' = 'epsilon') =>
@@ -10,7 +11,7 @@ const branches = (text: string, index = 0) =>
 
 test('every guider by its name', () => {
   for (const name of Object.keys(guiders)) {
-    expect(branches(`${name}=3`).length, name).toBe(2);
+    if (name !== 'classifier') expect(branches(`${name}=3`).length, name).toBe(2);
     expect(guidersHelp).toContain(`  ${name} `);
   }
   expect(parseGuidance('fdg=6:3').inputs(step(0))).toEqual([1, 5, 2, 0]);
@@ -27,6 +28,21 @@ test('several guiders share interval and rescale', () => {
   ]);
   expect(parseGuidance('cfg=4,pag=2').inputs(step(0))).toEqual([1, 0, 4, 0, 2, 1, 0]);
   expect(parseGuidance('pag=3,convention=standard').inputs(step(0))[0]).toBe(2);
+});
+
+test('a classifier guides the unconditional prediction when alone, else what the others say', () => {
+  const classifier = { numClasses: 2, forward: () => constant(0) };
+  const asks = (text: string, index = 0) =>
+    parseGuidance(text, { classifier, unconditional: true })
+      .branches(step(index))
+      .map(({ name }) => name.replace(/\d+/, ''));
+  expect(asks('classifier=2')).toEqual(['negative', 'classifier ']);
+  expect(asks('classifier=2,interval=0.5:1')).toEqual(['negative']);
+  expect(asks('cfg=3,classifier=2,form=mean')).toEqual(['positive', 'negative', 'classifier ']);
+  expect(asks('classifier=2,rescale=0.5')).toEqual(['positive', 'negative', 'classifier ']);
+  expect(() => parseGuidance('classifier=2')).toThrow('--guidance: classifier needs one: a run of train --model noisy');
+  expect(() => parseGuidance('3', { classifier })).toThrow('--classifier: only the guider classifier asks one');
+  expect(() => parseGuidance('cfg=2,form=mean')).toThrow('form is for classifier, not for cfg');
 });
 
 test('flags of their own', () => {

@@ -2,14 +2,17 @@ import {
   apg,
   apgMix,
   autoguidance,
+  type ClassifierGuidanceOptions,
   cfg,
   cfgZeroStar,
+  classifierGuidance,
   frequencyDecoupled,
   type GuidanceOptions,
   type Guider,
   guide,
   type Layers,
   magnitudeAware,
+  type NoisyClassifier,
   pag,
   type SkipOptions,
   skipLayer,
@@ -32,9 +35,14 @@ interface Parameters {
   readonly alpha?: number;
   readonly zeroSteps?: number;
   readonly convention?: GuidanceOptions['convention'];
+  readonly form?: ClassifierGuidanceOptions['form'];
   readonly weaker?: Denoiser;
+  readonly classifier?: NoisyClassifier;
+  readonly unconditional?: boolean;
 }
-type Key = Exclude<keyof Parameters, 'weaker'>;
+/** What other flags say. */
+type Flags = 'weaker' | 'classifier' | 'unconditional';
+type Key = Exclude<keyof Parameters, Flags>;
 
 interface Entry {
   readonly summary: string;
@@ -96,7 +104,20 @@ export const guiders: Readonly<Record<string, Entry>> = {
     takes: ['layers', 'sigma'],
     create: ([s], options, { layers, sigma }) => smoothedEnergy(s, { ...options, layers, sigma }),
   },
+  classifier: {
+    summary: 'by the gradient of --classifier; alone, from the unconditional prediction',
+    takes: ['form'],
+    create: ([s], options, parameters) => classifierGuider(s, options, parameters),
+  },
 };
+
+function classifierGuider(scale: number, { interval, rescale }: GuidanceOptions, parameters: Parameters): Guider {
+  const { classifier, unconditional, form } = parameters;
+  if (!classifier)
+    throw new UsageError('--guidance: classifier needs one: a run of train --model noisy-classifier, by --classifier');
+  const guider = classifierGuidance(classifier, scale, { form, unconditional, interval });
+  return rescale ? guide(guider, { interval, rescale }) : guider;
+}
 
 /** How many scales a guider's value may hold, parted by colons. */
 const mostScales = (name: string): number => (name === 'fdg' ? 8 : name === 'apg-mix' ? 2 : 1);
@@ -112,21 +133,25 @@ ${Object.entries(guiders)
     return `  ${name.padEnd(9)} ${summary}${keys && ` (${keys})`}`;
   })
   .join('\n')}
-1 leaves the prediction as it is for those away from the unconditional prediction and for auto; 0 does for pag, slg and
-seg. Further: interval=0.1:0.8 (shares of the run), rescale=0.7, convention=paper (0 is off) or standard (1 is), and the
+1 leaves the prediction as it is for those away from the unconditional prediction and for auto; 0 does for pag, slg,
+seg and classifier. Further: interval=0.1:0.8 (shares of the run), rescale=0.7, convention=paper (0 is off) or standard (1 is), and the
 keys in brackets; layers are numbers or parts of names, joined by +: layers=4+5, layers=mid_block, layers=-1.`;
 
 /**
  * `3`, `cfg=4,pag=2`, with `interval=0.1:0.8`, `rescale=0.7`, `layers=4+5` ...; `none` is the plain conditional prediction.
  * @throws UsageError that says what was expected.
  */
-export function parseGuidance(text: string, { weaker }: { readonly weaker?: Denoiser } = {}): Guider {
+export function parseGuidance(text: string, flags: Pick<Parameters, Flags> = {}): Guider {
   if (text.trim() === 'none') return unguided();
   const values = valuesOf(text);
   const names = [...values.keys()].filter((key) => Object.hasOwn(guiders, key));
   if (names.length === 0) throw expected(text);
-  const parameters: Parameters = { ...parametersOf(values, names, text), weaker };
-  if (weaker && !names.includes('auto')) throw new UsageError('--weaker: only the guider auto asks a weaker model');
+  const unconditional = flags.unconditional && names.length === 1;
+  const parameters: Parameters = { ...parametersOf(values, names, text), ...flags, unconditional };
+  if (flags.weaker && !names.includes('auto'))
+    throw new UsageError('--weaker: only the guider auto asks a weaker model');
+  if (flags.classifier && !names.includes('classifier'))
+    throw new UsageError('--classifier: only the guider classifier asks one, as in --guidance classifier=2');
   const { convention } = parameters;
   const [interval, rescale] = [values.get('interval'), values.get('rescale')];
   const whole = {
@@ -170,6 +195,7 @@ const readers: { readonly [K in Key]: (value: string, text: string) => NonNullab
   momentum: number,
   threshold: number,
   alpha: number,
+  form: (value, text) => oneOf(value, ['score', 'mean'], text),
   zeroSteps: number,
 };
 

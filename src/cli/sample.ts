@@ -2,7 +2,7 @@ import { type Command, Option } from 'commander';
 import { type NdArray, ndarray } from '../array/index.js';
 import { imageGrid, type Raster } from '../io/index.js';
 import { saveAnimation, savePng, writeSafetensors } from '../io/node/index.js';
-import { ClassConditionalPipeline } from '../pipelines/node/index.js';
+import { ClassConditionalPipeline, checkGuides, loadNoisyClassifier } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { classLabel, evenly, type Generated, generate, gridScale, joined } from './generate.js';
@@ -20,6 +20,7 @@ interface Options extends Readonly<Record<string, unknown>> {
   readonly guidanceInterval?: string;
   readonly guidanceRescale?: string;
   readonly weaker?: string;
+  readonly classifier?: string;
   readonly sampler?: SamplerName;
   readonly steps: number;
   readonly seed: number;
@@ -42,6 +43,7 @@ export function defineSample(program: Command, cli: Cli): void {
         'sample',
         'sample runs/a --classes 0,3,7 --per-class 8 --guidance 3 --sampler ddim --steps 30 --out grid.png',
         'sample --classes "ankle boot,bag" --guidance cfg=4,interval=0.1:0.8 --animation boots.gif',
+        'sample --guidance classifier=2 --classifier runs/clf     # as trained by train --model noisy-classifier',
         'sample runs/a --trajectory steps.png --save-tensor samples.safetensors',
       ],
     },
@@ -59,6 +61,7 @@ export function defineSample(program: Command, cli: Cli): void {
         .option('--guidance-interval <from:to>', 'guide between these shares of the run only, like 0.1:0.8')
         .option('--guidance-rescale <share>', 'bring the contrast of guided predictions back by this share')
         .option('--weaker <run>', 'a smaller or less trained run for the guider auto to move away from')
+        .option('--classifier <run>', 'of noisy pictures, for the guider classifier')
         .addOption(
           new Option('--sampler <name>', 'default: the one that fits what the model predicts').choices(samplerNames),
         )
@@ -92,15 +95,19 @@ async function runSample(
   const { perClass, steps, seed, device, threads } = options;
   const { guidanceLayers: layers, guidanceInterval: interval, guidanceRescale: rescale } = options;
   const guidanceText = withGuidanceFlags(options.guidance, { layers, interval, rescale });
-  const weaker = options.weaker ? await ClassConditionalPipeline.fromPretrained(options.weaker) : undefined;
-  const guidance = parseGuidance(guidanceText, { weaker: weaker?.model });
-  if (options.animation && !/\.(gif|webp)$/i.test(options.animation))
-    throw new UsageError(`--animation: expected a .gif or .webp file, got '${options.animation}'`);
   const pipeline = await ClassConditionalPipeline.fromPretrained(run);
   const { model } = pipeline;
-  if (model.nullClass === undefined) throw new Error(`${run}: this model takes no classes`);
-  const labels = parseClasses(options.classes, pipeline.classNames, model.nullClass);
+  const weaker = options.weaker ? await ClassConditionalPipeline.fromPretrained(options.weaker) : undefined;
+  const guide = options.classifier ? await loadNoisyClassifier(options.classifier) : undefined;
+  const flags = { weaker: weaker?.model, classifier: guide?.classifier, unconditional: model.nullClass !== undefined };
+  const guidance = parseGuidance(guidanceText, flags);
+  if (options.animation && !/\.(gif|webp)$/i.test(options.animation))
+    throw new UsageError(`--animation: expected a .gif or .webp file, got '${options.animation}'`);
+  const { nullClass: classes = guide?.classifier.numClasses } = model;
+  if (classes === undefined) throw new Error(`${run}: this model takes no classes`);
+  const labels = parseClasses(options.classes, pipeline.classNames, classes);
   const sampler = options.sampler ? samplerNamed(options.sampler, pipeline.sampler) : pipeline.sampler;
+  if (guide) checkGuides(guide, model, sampler);
 
   const began = performance.now();
   const progress = new Progress(output, { label: 'sampling', total: steps });

@@ -1,1 +1,2 @@
 export * from './classConditional.js';
+export * from './noisyClassifier.js';
