@@ -1,3 +1,4 @@
+export { type ClipImageOptions, ClipImageProcessor } from './clipImageProcessor.js';
 export * from './clipTokenizer.js';
 export * from './config.js';
 export { fixText } from './fixText.js';
@@ -7,5 +8,6 @@ export * from './npy.js';
 export * from './npz.js';
 export * from './png.js';
 export * from './raster.js';
+export { type ResampleFilter, resizeRaster } from './resample.js';
 export * from './safetensors.js';
 export * from './text.js';

@@ -32,14 +32,14 @@ export interface ClipTextInputs {
   readonly positionIds?: Tensor;
 }
 
-export interface ClipTextStates {
+export type ClipTextStates = {
   /** After the final norm: [N, L, hiddenSize]. */
   readonly lastHiddenState: Tensor;
   /** `lastHiddenState` at the end of the text: [N, hiddenSize]. */
   readonly poolerOutput: Tensor;
   /** The embeddings and each layer's result, before the final norm: numHiddenLayers + 1 of [N, L, hiddenSize]. */
   readonly hiddenStates: readonly Tensor[];
-}
+};
 
 class ClipTextEmbeddings extends Module {
   readonly tokenEmbedding: Embedding;
