@@ -1,7 +1,8 @@
-import { type NdArray, ndarray } from '../array/index.js';
+import type { NdArray } from '../array/index.js';
 import type { Denoiser } from '../models/index.js';
 import type { Tensor } from '../tensor/index.js';
 import { type Denoising, denoise, lastSample, type SampleStep, type SamplingOptions } from './denoise.js';
+import { labelsOf } from './labels.js';
 import { predict } from './predict.js';
 
 export interface SampleOptions extends SamplingOptions {
@@ -60,11 +61,3 @@ export async function* sample(options: SampleOptions): AsyncGenerator<SampleStep
 export const sampleImages = (
   options: SampleOptions & { onStep?: (step: SampleStep) => void },
 ): Promise<NdArray<'float32'>> => lastSample(sample(options), options.onStep);
-
-function labelsOf(name: string, classes: readonly number[], last: number): NdArray<'int64'> {
-  for (const label of classes)
-    if (!Number.isInteger(label) || label < 0 || label > last)
-      throw new RangeError(`${name}: class label ${label} out of range 0..${Math.max(0, last - 1)}`);
-  if (classes.length === 0) throw new RangeError(`${name}: expected at least one class to sample, got none`);
-  return ndarray([...classes], [classes.length], 'int64');
-}

@@ -48,7 +48,14 @@ export {
   usesNoise,
 } from './plan.js';
 export { pndm } from './pndm.js';
-export { type Conditioning, conditioning, predictorCorrector, sdeFields, sdeOf } from './predictorCorrector.js';
+export {
+  type Conditioning,
+  conditioning,
+  predictorCorrector,
+  predictorCorrectorFor,
+  sdeFields,
+  sdeOf,
+} from './predictorCorrector.js';
 export {
   bitsPerDimension,
   type FlowOptions,

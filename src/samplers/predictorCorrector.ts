@@ -13,7 +13,7 @@ import { predictionField, predictionTypeOf, scheduleFields } from './config.js';
 import { type Linear, noise, substitute, sum, x } from './linear.js';
 import { epsilonForm, type Marginal, preservedAtRatio, rectified, x0Form } from './marginal.js';
 import { makePlan, type SamplerCall } from './plan.js';
-import { defineSampler, startField, stepsField } from './sampler.js';
+import { defineSampler, type Sampler, startField, stepsField } from './sampler.js';
 import { eulerMaruyama, langevin, mean, reverseDiffusion } from './scoreSde.js';
 import { interpolate, logOf, sigmasOf, sigmaToTimestep, withFiniteSigmas } from './sigmas.js';
 
@@ -167,6 +167,24 @@ export const predictorCorrector = defineSampler({
     };
   },
 });
+
+const diffusersNames = {
+  epsilon: 'epsilon',
+  x0: 'sample',
+  v: 'v_prediction',
+  flow: 'flow_prediction',
+  score: 'score',
+} as const;
+
+/** Predictor-corrector sampling for the denoiser that another sampler is for. @param config what to change. */
+export function predictorCorrectorFor(
+  own: Sampler,
+  config: Parameters<typeof predictorCorrector>[0] = {},
+): ReturnType<typeof predictorCorrector> {
+  const keys = new Set<string>(predictorCorrector.configKeys);
+  const shared = Object.fromEntries(Object.entries(own.config).filter(([key]) => keys.has(key)));
+  return predictorCorrector({ ...shared, predictionType: diffusersNames[own.predictionType], ...config });
+}
 
 /** How noisy x of the SDE is where a denoiser is told this timestep. */
 function levelAt(sde: Sde, timestep: number, config: ConditioningConfig): Marginal {
