@@ -7,6 +7,8 @@ import { defineEval } from './eval.js';
 import { type ExitCode, exitCodes, exitCodesHelp, UsageError } from './exitCodes.js';
 import { defineExport } from './exportOnnx.js';
 import { defineInfo } from './info.js';
+import { defineInterpolate } from './interpolate.js';
+import { defineLikelihood } from './likelihood.js';
 import type { Sink } from './output.js';
 import { packageVersion } from './package.js';
 import { defineSample } from './sample.js';
@@ -43,6 +45,8 @@ function program(cli: Cli): Command {
     defineEval,
     defineSweep,
     defineBench,
+    defineInterpolate,
+    defineLikelihood,
     defineInfo,
     defineExport,
     defineDemo,
