@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { Argument, type Command, Option } from 'commander';
+import { benchGuidance } from './bench/guidance.js';
 import { type JobName, type JobSpec, jobNames } from './bench/jobs.js';
 import { type BenchResult, type MeasureOptions, measure } from './bench/measure.js';
 import { torchMissing } from './bench/participant.js';
@@ -26,16 +27,17 @@ export function defineBench(program: Command, cli: Cli): void {
     cli,
     {
       name: 'bench',
-      summary: 'measure time and memory of training and forward passes',
+      summary: 'measure time and memory of training, forward passes and guidance',
       examples: [
         'bench dit-train',
         'bench dit-train unet-train --peer torch --json',
+        'bench guidance',
         'bench dit-forward unet-forward --scaling --out scaling.png',
       ],
     },
     (command) => {
       command
-        .addArgument(new Argument('[job...]', 'what to measure; default: all').choices(jobNames))
+        .addArgument(new Argument('[job...]', 'what to measure; default: all').choices([...jobNames, 'guidance']))
         .option('--batch <n>', 'pictures per step', wholeNumber('--batch'), 32)
         .option('--threads <n>', 'threads of one operation', wholeNumber('--threads'), availableParallelism())
         .option('--rounds <n>', 'rounds of at least a second each', wholeNumber('--rounds'), 5)
@@ -44,7 +46,7 @@ export function defineBench(program: Command, cli: Cli): void {
         .option('--out <file>', 'with --scaling: also draw it, as .png or .svg')
         .addHelpText(
           'after',
-          "\nDiT: 28x28, patch 2, width 192, 6 blocks, 3 heads. UNet: 28x28, 48-96-96 channels, 2 blocks a stage, attention\nat 7x7. Both with 10 classes, float32. Every side runs in a process of its own; peak memory is that process's.",
+          "\nDiT: 28x28, patch 2, width 192, 6 blocks, 3 heads. UNet: 28x28, 48-96-96 channels, 2 blocks a stage, attention\nat 7x7. Both with 10 classes, float32. guidance: what a sampling step of the DiT costs with guidance. Every side runs in a process of its own; peak memory is that process's.",
         );
     },
     bench,
@@ -60,8 +62,15 @@ async function bench(
   if (missing) throw new UsageError(`--peer torch: ${missing}`);
   if (out) chartKind(out);
   if (out && !scaling) throw new UsageError('--out: a chart needs --scaling');
+  if ((scaling || peer) && jobs.includes('guidance'))
+    throw new UsageError('guidance: is measured against the plain model only, without --scaling and --peer');
+  const all = scaling ? jobNames : [...jobNames, 'guidance'];
   const measured: ScalingResult[] = [];
-  for (const name of (jobs.length > 0 ? jobs : jobNames) as readonly JobName[]) {
+  for (const name of (jobs.length > 0 ? jobs : all) as readonly (JobName | 'guidance')[]) {
+    if (name === 'guidance') {
+      await benchGuidance(output, options, rounds);
+      continue;
+    }
     const spec: JobSpec = { name, batch: options.batch, threads: options.threads };
     const how: MeasureOptions = { rounds, torch: peer === 'torch', sgemm: !scaling };
     if (scaling) measured.push(...(await scale(output, spec, how)));

@@ -2,16 +2,19 @@ import { type NdArray, ndarray, zeros } from '../../array/index.js';
 import type { Batch } from '../../data/index.js';
 import { type Denoiser, denoiserClass } from '../../models/index.js';
 import { inTraining } from '../../nn/index.js';
+import { sample } from '../../pipelines/index.js';
 import { Generator } from '../../random/index.js';
+import { ddim } from '../../samplers/index.js';
 import { compile, flops, gradients, type Tensor, variable } from '../../tensor/index.js';
 import { TrainingSession, trainConfig } from '../../training/index.js';
+import { parseGuidance } from '../guidance.js';
 
 export const jobNames = ['dit-train', 'dit-forward', 'unet-train', 'unet-forward'] as const;
 export type JobName = (typeof jobNames)[number];
 
 /** What is measured: a model of the size that the peers have by default, and what differs from it. */
 export interface JobSpec {
-  readonly name: JobName | 'sgemm';
+  readonly name: JobName | 'dit-sample' | 'sgemm';
   readonly batch: number;
   readonly threads: number;
   /** Pixels of a side; default 28. */
@@ -20,6 +23,8 @@ export interface JobSpec {
   readonly width?: number;
   /** DiT: blocks; UNet: residual blocks of a stage. */
   readonly depth?: number;
+  /** Of `dit-sample`, as `--guidance` of sample takes it. */
+  readonly guidance?: string;
 }
 
 /** Something that can be done again and again. */
@@ -46,6 +51,7 @@ export async function createJob(spec: JobSpec): Promise<Job> {
   if (spec.name === 'sgemm') return sgemm(spec);
   const model = modelOf(spec);
   const parameters = model.parameterCount();
+  if (spec.name === 'dit-sample') return { parameters, step: sampling(model, spec) };
   return { parameters, step: spec.name.endsWith('train') ? training(model, spec) : forward(model, spec) };
 }
 
@@ -79,6 +85,26 @@ function forward(model: Denoiser, spec: JobSpec): () => Promise<void> {
   const y = ndarray(labelsOf(spec.batch), [spec.batch], 'int64');
   return async () => {
     await run(x, t, y);
+  };
+}
+
+/** One step after the other of a long sampling run. */
+function sampling(model: Denoiser, { batch, threads, guidance = 'none' }: JobSpec): () => Promise<void> {
+  const classes = labelsOf(batch);
+  const begin = () =>
+    sample({
+      model,
+      sampler: ddim(),
+      plan: { steps: 1000 },
+      classes,
+      guidance: parseGuidance(guidance),
+      compile: { threads },
+    });
+  let steps = begin();
+  return async () => {
+    if (!(await steps.next()).done) return;
+    steps = begin();
+    await steps.next();
   };
 }
 

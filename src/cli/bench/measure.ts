@@ -39,7 +39,7 @@ export interface MeasureOptions {
 }
 
 /** Milliseconds that a round should take at least. */
-const roundMs = 1000;
+export const roundMs = 1000;
 
 /**
  * Measures a job in processes of their own, which take turns: ours, the peer's, ours ... Warm-up rounds come first and
