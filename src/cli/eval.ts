@@ -6,14 +6,17 @@ import { type ExitCode, exitCodes } from './exitCodes.js';
 import { generate } from './generate.js';
 import { interruptible } from './interrupt.js';
 import { openJudge } from './judge.js';
+import { openGuider } from './openGuider.js';
 import { figure, type Output, table } from './output.js';
 import { shippedCheckpoint, shippedClassifier } from './package.js';
 import { Progress } from './progress.js';
-import { parseGuidance, type SamplerName, samplerNamed, samplerNameOf, samplerNames, wholeNumber } from './values.js';
+import { type SamplerName, samplerNamed, samplerNameOf, samplerNames, wholeNumber } from './values.js';
 
 interface Options extends Readonly<Record<string, unknown>> {
   readonly samples: number;
   readonly guidance: string;
+  readonly weaker?: string;
+  readonly noisyClassifier?: string;
   readonly sampler?: SamplerName;
   readonly steps: number;
   readonly batch: number;
@@ -41,6 +44,8 @@ export function defineEval(program: Command, cli: Cli): void {
         .argument('[run]', 'folder of a run; default: the checkpoint that comes with noisewright')
         .option('--samples <n>', 'pictures to make, spread over all classes', wholeNumber('--samples', 10), 5000)
         .option('--guidance <scale>', 'as in sample', '3')
+        .option('--weaker <run>', 'as in sample')
+        .option('--noisy-classifier <run>', "sample's --classifier, for the guider classifier")
         .addOption(
           new Option('--sampler <name>', 'default: the one that fits what the model predicts').choices(samplerNames),
         )
@@ -73,9 +78,10 @@ async function evaluate(
 ): Promise<ExitCode> {
   const { samples, steps, seed, batch } = options;
   const compile = { device: options.device, threads: options.threads };
-  const guidance = parseGuidance(options.guidance);
   const pipeline = await ClassConditionalPipeline.fromPretrained(run);
   const sampler = options.sampler ? samplerNamed(options.sampler, pipeline.sampler) : pipeline.sampler;
+  const runs = { weaker: options.weaker, classifier: options.noisyClassifier };
+  const guidance = await openGuider(options.guidance, pipeline.model, sampler, runs);
   const judge = await openJudge({ ...options, run, pipeline, compile });
   const labels = Array.from({ length: samples }, (_, i) => i % judge.classes);
   const progress = new Progress(output, { label: 'sampling', total: samples });

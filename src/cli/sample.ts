@@ -2,11 +2,12 @@ import { type Command, Option } from 'commander';
 import { type NdArray, ndarray } from '../array/index.js';
 import { imageGrid, type Raster } from '../io/index.js';
 import { saveAnimation, savePng, writeSafetensors } from '../io/node/index.js';
-import { ClassConditionalPipeline, checkGuides, loadNoisyClassifier } from '../pipelines/node/index.js';
+import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { classLabel, evenly, type Generated, generate, gridScale, joined } from './generate.js';
-import { guidersHelp, parseGuidance, withGuidanceFlags } from './guidance.js';
+import { guidersHelp, withGuidanceFlags } from './guidance.js';
+import { openGuider } from './openGuider.js';
 import { duration, type Output } from './output.js';
 import { shippedCheckpoint } from './package.js';
 import { Progress } from './progress.js';
@@ -97,17 +98,13 @@ async function runSample(
   const guidanceText = withGuidanceFlags(options.guidance, { layers, interval, rescale });
   const pipeline = await ClassConditionalPipeline.fromPretrained(run);
   const { model } = pipeline;
-  const weaker = options.weaker ? await ClassConditionalPipeline.fromPretrained(options.weaker) : undefined;
-  const guide = options.classifier ? await loadNoisyClassifier(options.classifier) : undefined;
-  const flags = { weaker: weaker?.model, classifier: guide?.classifier, unconditional: model.nullClass !== undefined };
-  const guidance = parseGuidance(guidanceText, flags);
+  const sampler = options.sampler ? samplerNamed(options.sampler, pipeline.sampler) : pipeline.sampler;
+  const guidance = await openGuider(guidanceText, model, sampler, options);
   if (options.animation && !/\.(gif|webp)$/i.test(options.animation))
     throw new UsageError(`--animation: expected a .gif or .webp file, got '${options.animation}'`);
-  const { nullClass: classes = guide?.classifier.numClasses } = model;
+  const { nullClass: classes = guidance.numClasses } = model;
   if (classes === undefined) throw new Error(`${run}: this model takes no classes`);
   const labels = parseClasses(options.classes, pipeline.classNames, classes);
-  const sampler = options.sampler ? samplerNamed(options.sampler, pipeline.sampler) : pipeline.sampler;
-  if (guide) checkGuides(guide, model, sampler);
 
   const began = performance.now();
   const progress = new Progress(output, { label: 'sampling', total: steps });
