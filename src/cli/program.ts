@@ -13,6 +13,7 @@ import type { Sink } from './output.js';
 import { packageVersion } from './package.js';
 import { defineSample } from './sample.js';
 import { defineSweep } from './sweep.js';
+import { defineTextToImage } from './textToImage.js';
 import { defineTrain } from './train.js';
 import { defineTrainClassifier } from './trainClassifier.js';
 
@@ -43,6 +44,7 @@ function program(cli: Cli): Command {
     defineTrain,
     defineSample,
     defineEval,
+    defineTextToImage,
     defineSweep,
     defineBench,
     defineInterpolate,
@@ -63,20 +65,27 @@ export async function runCli(args: readonly string[], sink: Sink): Promise<ExitC
     await program(cli).parseAsync([...args], { from: 'user' });
     return cli.exitCode;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
-    return report(error, sink, args.includes('--json'));
+    const json = args.includes('--json');
+    if (!(error instanceof CommanderError)) return report(error, sink, json);
+    if (error.exitCode === 0) return exitCodes.ok;
+    if (json) sink.out(errorRecord(error.message.replace(/^error: /, ''), exitCodes.usage));
+    return exitCodes.usage;
   }
 }
 
 /** One line that says what is wrong. */
 function report(error: unknown, sink: Sink, json: boolean): ExitCode {
-  const { name, message, stack } = error instanceof Error ? error : new Error(String(error));
+  const { name, message: said, stack } = error instanceof Error ? error : new Error(String(error));
   const exitCode = exitCodeOf(error, name);
-  sink.err(`noisewright: ${message || name}`);
+  const message = exitCode === exitCodes.interrupted ? 'interrupted' : said || name;
+  sink.err(`noisewright: ${message}`);
   if (process.env.NOISEWRIGHT_DEBUG === '1') sink.err(stack ?? '');
-  if (json) sink.out(JSON.stringify({ kind: 'error', message, exitCode }));
+  if (json) sink.out(errorRecord(message, exitCode));
   return exitCode;
 }
+
+const errorRecord = (message: string, exitCode: ExitCode): string =>
+  JSON.stringify({ kind: 'error', message, exitCode });
 
 function exitCodeOf(error: unknown, name: string): ExitCode {
   if (error instanceof UsageError) return exitCodes.usage;

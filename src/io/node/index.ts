@@ -1,5 +1,6 @@
 export * from './arrays.js';
 export * from './files.js';
+export * from './fingerprint.js';
 export * from './image.js';
 export * from './json.js';
 export * from './lock.js';

@@ -1,2 +1,3 @@
 export * from './classConditional.js';
 export * from './noisyClassifier.js';
+export * from './textToImageFolder.js';

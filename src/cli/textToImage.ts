@@ -1,0 +1,239 @@
+import { extname } from 'node:path';
+import { type Command, Option } from 'commander';
+import { z } from 'zod';
+import { type NdArray, ndarray } from '../array/index.js';
+import { readPngText, toRasters } from '../io/index.js';
+import { fileError, fingerprint, readBytes, readImage, readSafetensors, savePng } from '../io/node/index.js';
+import { type ControlNet, loraLayers } from '../models/index.js';
+import { loadComponent } from '../models/node/index.js';
+import type { TextToImage } from '../pipelines/index.js';
+import { loadTextToImage } from '../pipelines/node/index.js';
+import { addCommand, type Cli } from './command.js';
+import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
+import { interruptible } from './interrupt.js';
+import { duration, type Output, shellWord } from './output.js';
+import { packageVersion } from './package.js';
+import { Progress } from './progress.js';
+import { number, parseGuidance, samplerNamed, samplerNameOf, samplerNames, wholeNumber } from './values.js';
+
+/** Everything that a picture follows from: kept in the PNG file, read back by `--from`. */
+const recipeSchema = z.object({
+  model: z.string(),
+  prompt: z.string(),
+  negative: z.string().default(''),
+  guidance: z.string().default('7.5'),
+  sampler: z.enum(samplerNames).optional(),
+  steps: z.number().int().positive().default(30),
+  seed: z.number().int().min(0).default(0),
+  /** Width x height in pixels. */
+  size: z.string().optional(),
+  images: z.number().int().positive().default(1),
+  clipSkip: z.number().int().min(0).optional(),
+  image: z.string().optional(),
+  strength: z.number().optional(),
+  mask: z.string().optional(),
+  control: z.array(z.string()).default([]),
+  lora: z.array(z.string()).default([]),
+});
+type Recipe = z.output<typeof recipeSchema>;
+const savedRecipe = z.object({
+  noisewright: z.string(),
+  fingerprint: z.string(),
+  number: z.number(),
+  recipe: recipeSchema,
+});
+
+interface Options extends Partial<Omit<z.input<typeof recipeSchema>, 'prompt'>>, Readonly<Record<string, unknown>> {
+  readonly out: string;
+  readonly from?: string;
+  readonly tile?: boolean;
+  readonly device: 'cpu' | 'webgpu' | 'cuda';
+  readonly threads?: number;
+}
+
+const gathered = (value: string, before: readonly string[] = []): string[] => [...before, value];
+
+export function defineTextToImage(program: Command, cli: Cli): void {
+  addCommand<Options>(
+    program,
+    cli,
+    {
+      name: 'generate',
+      summary: 'make a picture of a text with a model of the Stable Diffusion family',
+      examples: [
+        'generate --model ./sd15 "a photo of a cat" --negative "blurry" --guidance cfg=7.5,pag=3 --steps 20 --out cat.png',
+        'generate --model ./sd15 "a cat in the snow" --image cat.png --strength 0.6 --out snow.png',
+        'generate --model ./sd15 "a hat" --image cat.png --mask head.png --out hat.png',
+        'generate --model ./sd15 "a castle" --control ./canny=edges.png:0.8 --lora ink.safetensors:0.7 --out castle.png',
+        'generate --from cat.png --seed 2 --out another.png',
+      ],
+    },
+    (command) => {
+      command
+        .argument('[prompt]', 'what to show; with --from, that of the picture')
+        .option('--model <folder>', "a folder in diffusers' layout")
+        .option('--negative <text>', 'what to move away from')
+        .option('--guidance <scales>', "default 7.5; combinations as in 'sample', such as cfg=7.5,pag=3")
+        .addOption(new Option('--sampler <name>', "default: the model's own").choices(samplerNames))
+        .option('--steps <n>', 'default 30', wholeNumber('--steps'))
+        .option('--seed <n>', 'default 0', wholeNumber('--seed', 0))
+        .option('--size <width>x<height>', "in pixels; default the model's, or the image's")
+        .option('--images <n>', 'pictures of the prompt; default 1', wholeNumber('--images'))
+        .option('--clip-skip <n>', "leave out the text encoder's last layers", wholeNumber('--clip-skip', 0))
+        .option('--image <file>', 'begin with a picture')
+        .option(
+          '--strength <n>',
+          'how much to change it, above 0 to 1; default 0.8, with --mask 1',
+          number('--strength'),
+        )
+        .option('--mask <file>', 'white where the picture is to be painted anew')
+        .option('--control <net=file[:scale]>', "a ControlNet's folder and what it is shown; may be repeated", gathered)
+        .option('--lora <file[:weight]>', 'a LoRA in .safetensors; may be repeated', gathered)
+        .option('--from <file>', 'repeat a picture that generate made; other flags change what they name')
+        .option('--out <file>', 'a .png file; several pictures are numbered', 'picture.png')
+        .option('--tile', 'decode large pictures in tiles: less memory')
+        .addOption(
+          new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
+        )
+        .option('--threads <n>', 'threads of one operation; default: one per core', wholeNumber('--threads'));
+    },
+    run,
+  );
+}
+
+async function run(output: Output, options: Options, [prompt]: readonly string[]): Promise<ExitCode> {
+  const { out, device, threads, from } = options;
+  if (extname(out).toLowerCase() !== '.png') throw new UsageError(`--out: expected a .png file, got '${out}'`);
+  const saved = from === undefined ? undefined : await readRecipe(from);
+  const recipe = recipeOf({ ...saved?.recipe, ...(prompt !== undefined && { prompt }) }, options);
+  const size = recipe.size === undefined ? undefined : parseSize(recipe.size);
+  const guidance = parseGuidance(recipe.guidance);
+  const model = await fingerprint(recipe.model);
+  if (saved && saved.fingerprint !== model && options.model === undefined)
+    output.line(`note: ${recipe.model} is not the model that made ${from}; the picture will differ`);
+
+  const pipeline = await loadTextToImage(recipe.model);
+  if (options.tile) pipeline.latents.use = { tiling: true };
+  await addLoras(pipeline, recipe.lora);
+  const pictures = await readPictures(pipeline, recipe, size);
+  const sampler = recipe.sampler ? samplerNamed(recipe.sampler, pipeline.parts.sampler) : pipeline.parts.sampler;
+
+  const began = performance.now();
+  const progress = new Progress(output, { label: 'denoising', total: recipe.steps });
+  const images = await interruptible((signal) =>
+    pipeline.images({
+      ...pictures,
+      prompt: recipe.prompt,
+      negativePrompt: recipe.negative,
+      guidance,
+      sampler,
+      steps: recipe.steps,
+      seed: recipe.seed,
+      imagesPerPrompt: recipe.images,
+      clipSkip: recipe.clipSkip,
+      strength: recipe.strength,
+      compile: { device, threads },
+      signal,
+      onStep: ({ step, total }) => progress.update((step / total) * recipe.steps),
+    }),
+  ).finally(() => progress.stop());
+  const seconds = (performance.now() - began) / 1000;
+
+  const files = await save(images, out, (i) => ({
+    noisewright: JSON.stringify({ noisewright: packageVersion(), fingerprint: model, number: i + 1, recipe }),
+  }));
+  output.line(
+    `${files.length === 1 ? 'one picture' : `${files.length} pictures`} in ${duration(seconds)} (${samplerNameOf(sampler)}, ${recipe.steps} steps, guidance ${recipe.guidance}, seed ${recipe.seed})`,
+  );
+  for (const file of files) output.line(file);
+  output.line(`again, with another seed: noisewright generate --from ${shellWord(files[0])} --seed ${recipe.seed + 1}`);
+  output.record({ kind: 'images', ...recipe, fingerprint: model, seconds, files });
+  return exitCodes.ok;
+}
+
+/** The settings of a picture that is to be repeated, under what the flags say. */
+function recipeOf(base: Partial<Recipe>, options: Options): Recipe {
+  const given = Object.fromEntries(
+    Object.keys(recipeSchema.shape).flatMap((key) => (options[key] === undefined ? [] : [[key, options[key]]])),
+  );
+  const all = { ...base, ...given };
+  if (all.prompt === undefined) throw new UsageError('the prompt is missing: what the picture is to show');
+  if (all.model === undefined) throw new UsageError("--model is missing: a folder in diffusers' layout");
+  return recipeSchema.parse(all);
+}
+
+async function readRecipe(path: string): Promise<z.output<typeof savedRecipe>> {
+  try {
+    return savedRecipe.parse(JSON.parse(readPngText(await readBytes(path)).noisewright ?? ''));
+  } catch (cause) {
+    throw fileError('read', path, new Error('no picture that noisewright generate made', { cause }));
+  }
+}
+
+/** `512x768`: width and height. @returns [height, width]. */
+function parseSize(text: string): readonly [number, number] {
+  const [, width, height] = /^(\d+)x(\d+)$/.exec(text) ?? [];
+  if (width === undefined) throw new UsageError(`--size: expected <width>x<height> such as 512x768, got '${text}'`);
+  return [Number(height), Number(width)];
+}
+
+/** `path:0.8` with the number left out: 1. A path may hold colons of its own. */
+function withNumber(text: string): readonly [path: string, value: number] {
+  const [, path, value] = /^(.*):(-?\d*\.?\d+)$/.exec(text) ?? [];
+  return path === undefined ? [text, 1] : [path, Number(value)];
+}
+
+async function addLoras(pipeline: TextToImage, list: readonly string[]): Promise<void> {
+  for (const [path, weight] of list.map(withNumber)) {
+    try {
+      pipeline.addLora(loraLayers((await readSafetensors(path)).tensors), weight);
+    } catch (cause) {
+      throw fileError('read', path, cause);
+    }
+  }
+}
+
+/** Pictures to begin with, to paint on and to follow, in the size that is wanted. */
+async function readPictures(pipeline: TextToImage, recipe: Recipe, wanted: readonly [number, number] | undefined) {
+  const { factor } = pipeline.latents;
+  const read = async (path: string, size: readonly [number, number] | undefined, channels: 1 | 3 = 3) => {
+    const picture = await readImage(path, { channels, ...(size && { size }) });
+    return ndarray(picture.data, [1, ...picture.shape]);
+  };
+  const toUnit = ({ data, shape }: NdArray<'float32'>) =>
+    ndarray(
+      data.map((x) => (x + 1) / 2),
+      shape,
+    );
+  if (recipe.mask !== undefined && recipe.image === undefined)
+    throw new UsageError('--mask: needs --image to paint on');
+  const whole = recipe.image === undefined ? undefined : await read(recipe.image, wanted);
+  // Without a size of its own, a picture gives up the few rows and columns that do not fit the latents.
+  const fitted = whole && ([whole.shape[2], whole.shape[3]].map((side) => side - (side % factor)) as [number, number]);
+  const size = wanted ?? fitted;
+  const image =
+    whole && `${fitted}` !== `${[whole.shape[2], whole.shape[3]]}` ? await read(recipe.image!, size) : whole;
+  const mask = recipe.mask === undefined ? undefined : toUnit(await read(recipe.mask, size, 1));
+  const controls = [];
+  for (const text of recipe.control) {
+    const [, folder, picture] = /^(.+?)=(.+)$/.exec(text) ?? [];
+    if (folder === undefined) throw new UsageError(`--control: expected <folder>=<picture>[:scale], got '${text}'`);
+    const [path, scale] = withNumber(picture);
+    const net = (await loadComponent(folder)) as unknown as ControlNet;
+    controls.push({ net, image: toUnit(await read(path, size)), scale });
+  }
+  return { size, image, mask, controls };
+}
+
+/** Writes picture after picture; several are numbered. */
+async function save(
+  images: NdArray<'float32'>,
+  out: string,
+  note: (i: number) => Record<string, string>,
+): Promise<string[]> {
+  const rasters = toRasters(images);
+  const stem = out.slice(0, -extname(out).length);
+  const files = rasters.map((_, i) => (rasters.length === 1 ? out : `${stem}-${i + 1}.png`));
+  for (const [i, raster] of rasters.entries()) await savePng(files[i], raster, note(i));
+  return files;
+}

@@ -1,0 +1,131 @@
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import type { ClipTokenizer } from '../../io/index.js';
+import {
+  fileError,
+  loadTokenizer,
+  makeFolder,
+  readBytes,
+  readJson,
+  saveTokenizer,
+  writeFolderAtomic,
+  writeJson,
+} from '../../io/node/index.js';
+import {
+  AutoencoderKL,
+  CLIPTextModel,
+  PixArtTransformer2D,
+  SD3Transformer2D,
+  UNet2DCondition,
+} from '../../models/index.js';
+import { loadComponent, type SaveModelOptions, saveModel } from '../../models/node/index.js';
+import { type Sampler, samplerFromConfig } from '../../samplers/index.js';
+import type { Autoencoder } from '../latentSpace.js';
+import { ClipPrompts, type ClipTower, Sd3Prompts, SdxlPrompts } from '../promptEncoders.js';
+import { type PromptEncoder, type TextConditioned, TextToImage } from '../textToImage.js';
+
+const entry = z.union([z.tuple([z.string(), z.string()]), z.tuple([z.null(), z.null()])]);
+const modelIndex = z
+  .object({ _class_name: z.string(), force_zeros_for_empty_prompt: z.boolean().optional() })
+  .catchall(z.union([entry, z.unknown()]));
+type ModelIndex = z.output<typeof modelIndex>;
+
+/** What a folder of diffusers says of one of its parts: its class; undefined when it has none. */
+function classOf(index: ModelIndex, part: string): string | undefined {
+  const found = entry.safeParse(index[part]);
+  return (found.success && found.data[1]) || undefined;
+}
+
+/**
+ * Opens a text-to-image folder in diffusers' layout: Stable Diffusion 1, 2, XL and 3, in 32 or 16-bit floats. Large
+ * weights are not read: the engine takes them from their files.
+ * @param folder holds model_index.json and a folder for each part.
+ * @throws Error that names the file, part or field at fault: missing, of an unknown class, of a wrong shape, a pickle.
+ */
+export async function loadTextToImage(folder: string): Promise<TextToImage> {
+  const path = join(folder, 'model_index.json');
+  const index = await readJson(path, modelIndex);
+  const part = <M>(name: string): Promise<M> => {
+    const className = classOf(index, name);
+    if (!className) throw fileError('read', path, new Error(`it names no ${name}, which text-to-image needs`));
+    return loadComponent(join(folder, name), className) as Promise<unknown> as Promise<M>;
+  };
+  const modelName = ['unet', 'transformer'].find((name) => classOf(index, name));
+  if (!modelName) throw fileError('read', path, new Error('it names no unet and no transformer'));
+  const scheduler = join(folder, 'scheduler', 'scheduler_config.json');
+  const sampler = samplerFromConfig(new TextDecoder().decode(await readBytes(scheduler)));
+  const vae = await part<Autoencoder>('vae');
+  const model = await part<TextConditioned>(modelName);
+  return new TextToImage({ model, vae, sampler, prompts: await promptEncoder(folder, index, model) });
+}
+
+/** How the texts of a model are encoded, by the model's class and its text towers. */
+async function promptEncoder(folder: string, index: ModelIndex, model: TextConditioned): Promise<PromptEncoder> {
+  if (model instanceof PixArtTransformer2D)
+    return refusing(`${folder}: PixArt is told texts by T5, which is not there; give the conditions' embeddings`);
+  const numbers = ['', '_2'].filter((suffix) => classOf(index, `text_encoder${suffix}`));
+  const towers = await Promise.all(
+    numbers.map((suffix) => tower(folder, suffix, classOf(index, `text_encoder${suffix}`)!)),
+  );
+  if (towers.length === 0) return refusing(`${folder}: it has no text encoder; give the conditions' embeddings`);
+  if (model instanceof SD3Transformer2D) return new Sd3Prompts(towers, model.config.jointAttentionDim);
+  const isXl = model instanceof UNet2DCondition && model.config.additionEmbedType === 'text_time';
+  return isXl ? new SdxlPrompts(towers, index.force_zeros_for_empty_prompt ?? true) : new ClipPrompts(towers[0]);
+}
+
+async function tower(folder: string, suffix: string, className: string): Promise<ClipTower> {
+  const tokenizer = await loadTokenizer(join(folder, `tokenizer${suffix}`));
+  const model = await loadComponent(join(folder, `text_encoder${suffix}`), className);
+  if (!(model instanceof CLIPTextModel))
+    throw new TypeError(`${folder}: text_encoder${suffix} is a ${className}, expected CLIP's text tower`);
+  return { tokenizer, model };
+}
+
+const refusing = (message: string): PromptEncoder => ({ encode: () => Promise.reject(new Error(message)) });
+
+/** Whether a folder in diffusers' layout makes pictures from text. */
+export async function isTextToImage(folder: string): Promise<boolean> {
+  const path = join(folder, 'model_index.json');
+  if (!(await stat(path).catch(() => undefined))) return false;
+  const index = await readJson(path, modelIndex);
+  return ['text_encoder', 'tokenizer'].some((part) => part in index);
+}
+
+export interface TextToImageFolder {
+  readonly model: UNet2DCondition;
+  readonly vae: AutoencoderKL;
+  readonly textEncoder: CLIPTextModel;
+  readonly tokenizer: ClipTokenizer;
+  readonly sampler: Sampler;
+}
+
+/**
+ * Writes a text-to-image folder that diffusers' StableDiffusionPipeline opens, replacing an older one as a whole.
+ * @param options.weights of the model, instead of its own: an average, say.
+ */
+export async function saveTextToImage(
+  folder: string,
+  { model, vae, textEncoder, tokenizer, sampler }: TextToImageFolder,
+  options: SaveModelOptions = {},
+): Promise<void> {
+  await writeFolderAtomic(folder, async (aside) => {
+    await writeJson(join(aside, 'model_index.json'), {
+      _class_name: 'StableDiffusionPipeline',
+      feature_extractor: [null, null],
+      requires_safety_checker: false,
+      safety_checker: [null, null],
+      scheduler: ['diffusers', sampler.className],
+      text_encoder: ['transformers', CLIPTextModel.className],
+      tokenizer: ['transformers', 'CLIPTokenizer'],
+      unet: ['diffusers', UNet2DCondition.className],
+      vae: ['diffusers', AutoencoderKL.className],
+    });
+    await makeFolder(join(aside, 'scheduler'));
+    await writeJson(join(aside, 'scheduler', 'scheduler_config.json'), sampler.toConfig());
+    await saveTokenizer(join(aside, 'tokenizer'), tokenizer);
+    await saveModel(join(aside, 'text_encoder'), textEncoder);
+    await saveModel(join(aside, 'vae'), vae);
+    await saveModel(join(aside, 'unet'), model, options);
+  });
+}
