@@ -56,7 +56,6 @@ export interface StagesConfig extends Readonly<z.output<z.ZodObject<typeof condi
   readonly reverseTransformerLayersPerBlock?: readonly (number | readonly number[])[] | null;
   readonly numAttentionHeads?: number | readonly number[] | null;
   readonly dropout?: number;
-  readonly dualCrossAttention?: boolean;
   readonly resnetSkipTimeAct?: boolean;
   readonly resnetOutScaleFactor?: number;
   readonly crossAttentionNorm?: 'layer_norm' | 'group_norm' | null;

@@ -1,7 +1,6 @@
 import { Transformer2DModel } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
 import type { Stage, StagesConfig } from './conditionConfig.js';
-import { DualTransformer2D } from './dualTransformer2d.js';
 import {
   ContextAttention2D,
   DownBlock,
@@ -88,7 +87,6 @@ export class StageFactory {
       if (attentionHeadDim === 0)
         throw new RangeError(`${this.className}: attentionHeadDim ${heads} is more heads than ${inChannels} channels`);
       const shape = { numAttentionHeads: heads, attentionHeadDim, inChannels, crossAttentionDim, normNumGroups };
-      if (this.config.dualCrossAttention) return new DualTransformer2D(shape, this.rng);
       const numLayers = typeof transformerLayers === 'number' ? transformerLayers : transformerLayers[layer];
       if (numLayers === undefined)
         throw new RangeError(

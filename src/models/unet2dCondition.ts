@@ -37,8 +37,8 @@ export const unet2dConditionConfig = modelConfig({
   encoderHidDimType: z.enum(['text_proj', 'text_image_proj', 'image_proj']).nullish(),
   /** diffusers refuses it: see `attentionHeadDim`. */
   numAttentionHeads: z.null().optional(),
-  /** Two transformers, for the text's and an image's part of the context. */
-  dualCrossAttention: flag,
+  /** diffusers has the field, but its blocks no longer take the masks that its model hands them. */
+  dualCrossAttention: z.literal(false).nullish(),
   classEmbedType: z.enum(['timestep', 'identity', 'projection', 'simple_projection']).nullish(),
   /** Vectors added to the timestep's: of text (`text`), of Stable Diffusion XL (`text_time`), of Kandinsky (the others). */
   additionEmbedType: z.enum(['text', 'text_image', 'text_time', 'image', 'image_hint']).nullish(),
