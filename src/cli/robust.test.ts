@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ndarray } from '../array/index.js';
-import { writeNpz } from '../io/node/index.js';
+import { blankRaster } from '../io/index.js';
+import { savePng, writeNpz } from '../io/node/index.js';
 import { runCli } from './program.js';
 
 async function call(...args: string[]): Promise<{ code: number; out: string; err: string }> {
@@ -55,6 +56,19 @@ describe('a run that cannot begin', () => {
     expect(err).toContain('8 images, fewer than one batch of 9');
     expect(code).toBe(1);
     expect((await call(...newRun(at('large'), '--steps', '1'))).code).toBe(0);
+  });
+
+  test('names pictures that cannot be read, and leaves them out only when told to', async () => {
+    const pictures = at('pictures');
+    for (const name of ['a/1.png', 'a/2.png', 'b/3.png', 'b/4.png'])
+      await savePng(join(pictures, name), blankRaster(8, 8, 1, 9));
+    await truncate(join(pictures, 'b/4.png'), 20);
+    const flags = ['--data', pictures, '--size', '8', '--steps', '1', '--batch', '3'];
+    const { code, err } = await call(...newRun(at('folder')), ...flags);
+    expect(err).toMatch(/1 of 4 pictures cannot be read .*\n.*4\.png: not a readable picture/);
+    expect(code).toBe(1);
+    const { out } = await call(...newRun(at('folder')), ...flags, '--skip-corrupt');
+    expect(out).toMatch(/3 pictures of 3x8x8 in 2 classes\nleft out: cannot read .*4\.png: not a readable picture/);
   });
 
   test('names a folder that cannot be made', async () => {
@@ -148,4 +162,28 @@ test('a classifier is not written over what is there, nor trained into nonsense'
   );
   const wild = await call(...flags, '--out', at('c'), '--learning-rate', '1e38');
   expect([wild.code, wild.err]).toEqual([3, expect.stringContaining('training diverged at step')]);
+});
+
+test('wrong use and interruption are records, too', async () => {
+  const wrong = await call('paint', '--json');
+  expect(JSON.parse(wrong.out)).toEqual({ kind: 'error', message: "unknown command 'paint'", exitCode: 2 });
+  const flags = [
+    '--data',
+    at('toy.npz'),
+    '--epochs',
+    '100000',
+    '--batch',
+    '4',
+    '--threads',
+    '1',
+    '--out',
+    at('stopped'),
+  ];
+  const before = process.listenerCount('SIGINT');
+  const going = call('train-classifier', ...flags, '--json');
+  while (process.listenerCount('SIGINT') === before) await new Promise((resolve) => setTimeout(resolve, 5));
+  process.emit('SIGINT');
+  const { code, out, err } = await going;
+  expect([code, err]).toEqual([130, 'noisewright: interrupted']);
+  expect(JSON.parse(out.split('\n').at(-1)!)).toEqual({ kind: 'error', message: 'interrupted', exitCode: 130 });
 });

@@ -48,6 +48,9 @@ async function train(output: Output, options: Options): Promise<ExitCode> {
   output.line(
     `${name}, ${figure(run.model.parameterCount() / 1e6)} million parameters; ${dataset.name}: ${dataset.length} pictures of ${dataset.shape.join('x')} in ${dataset.classNames.length} classes`,
   );
+  const { skipped = [] } = dataset;
+  for (const reason of skipped.slice(0, 10)) output.line(`left out: ${reason}`);
+  if (skipped.length > 10) output.line(`left out: ${skipped.length - 10} more`);
   if (session.step >= config.steps) {
     output.line(`${folder} has all its ${config.steps} steps; continue it with --steps N, N larger than that`);
     output.record({ kind: 'done', step: session.step, folder });

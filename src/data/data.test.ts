@@ -39,6 +39,10 @@ describe('arrayDataset', () => {
       () => arrayDataset(ndarray([0], [1, 1, 1]), ndarray([3], [1], 'uint8'), { classNames: ['a'] }),
       /label 3 out of range 0..0/,
     ],
+    [
+      () => arrayDataset(ndarray([0], [1, 1, 1]), ndarray([2e9], [1], 'int32')),
+      /label 2000000000 out of range 0..65535/,
+    ],
   ])('rejects what it cannot show: %#', (make, message) => {
     expect(make).toThrow(message);
   });

@@ -8,6 +8,8 @@ export interface Dataset {
   readonly length: number;
   readonly shape: ImageShape;
   readonly classNames: readonly string[];
+  /** What was left out because it could not be read, with the reason. */
+  readonly skipped?: readonly string[];
   /** Writes picture `i`, [C, H, W] in [-1, 1], to `out` from `offset` on. */
   fill(i: number, out: Float32Array, offset: number): void | Promise<void>;
   /** The class of picture `i`, 0..classNames.length-1. */
@@ -21,6 +23,9 @@ export interface ArrayDatasetOptions {
   /** Which axis of a four-axis array holds the colours; by default the one of length 1 or 3. */
   layout?: 'NCHW' | 'NHWC';
 }
+
+/** Where classes have no names; more are a sign of labels that are none. */
+const mostClasses = 2 ** 16;
 
 const fail = (name: string, what: string): never => {
   throw new RangeError(`data set '${name}': ${what}`);
@@ -72,6 +77,7 @@ export function arrayDataset(images: NdArray, labels?: NdArray, options: ArrayDa
   const { data, scale, shift } = checkedImages(name, images);
   const classes = checkedLabels(name, labels, shape[0]);
   const most = classes.reduce((a, b) => Math.max(a, b), 0);
+  if (!options.classNames && most >= mostClasses) fail(name, `label ${most} out of range 0..${mostClasses - 1}`);
   const classNames = options.classNames ?? Array.from({ length: most + 1 }, (_, i) => String(i));
   const odd = classes.find((label) => label < 0 || label >= classNames.length);
   if (odd !== undefined) fail(name, `label ${odd} out of range 0..${classNames.length - 1}`);

@@ -22,7 +22,6 @@ export interface ImageFolderOptions extends Omit<ReadImageOptions, 'size'> {
 export interface ImageFolder extends Dataset {
   /** The files, in the order of the data set. */
   readonly paths: readonly string[];
-  /** What could not be read, with the reason. */
   readonly skipped: readonly string[];
 }
 
