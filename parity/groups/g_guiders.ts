@@ -213,6 +213,7 @@ const guided =
         return { prediction, state };
       });
       const predictions = branches.map((branch) => {
+        if (branch.predict) return zeros(each); // the zeros of CFG-Zero*
         const all = reference.input(stored(branch)).data as Float32Array;
         return ndarray(all.slice(index * size, (index + 1) * size), each);
       });

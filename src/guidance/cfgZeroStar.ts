@@ -1,6 +1,6 @@
-import type { Tensor } from '../tensor/index.js';
+import { type Tensor, zerosLike } from '../tensor/index.js';
 import { contrast } from './contrast.js';
-import { type GuidanceOptions, type Guider, inputAt, positive, type Schedule, type StepInfo } from './guider.js';
+import { type Branch, type GuidanceOptions, type Guider, positive, type Schedule, type StepInfo } from './guider.js';
 
 export interface CfgZeroStarOptions extends GuidanceOptions {
   /** For so many steps the prediction is zero. Default: 1 for flow models, for which the paper has it, else 0. */
@@ -21,14 +21,14 @@ export function cfgZeroStar(scale: Schedule, options: CfgZeroStarOptions = {}): 
   });
   const isZero = ({ index, predictionType = 'flow' }: StepInfo) =>
     index < (options.zeroInitSteps ?? Number(predictionType === 'flow'));
+  // A branch of its own makes these steps a graph of their own, in which the denoiser is not even run.
+  const zero: Branch = { name: `zero ${options.zeroInitSteps}`, condition: 'positive', predict: zerosLike };
   return {
     ...inner,
-    branches: (step) => (isZero(step) ? [positive] : inner.branches(step)),
-    inputs: (step) => [Number(!isZero(step)), ...inner.inputs(step)],
-    inputCount: 1 + inner.inputCount,
+    branches: (step) => (isZero(step) ? [positive, zero] : inner.branches(step)),
     combine(predictions, inputs, state) {
-      const own = inner.combine(predictions, inputs.slice(0, 1), state);
-      return { ...own, prediction: own.prediction.mul(inputAt(inputs, 0)) };
+      if (!predictions.has(zero.name)) return inner.combine(predictions, inputs, state);
+      return { prediction: zerosLike(predictions.get('positive')!), state };
     },
   };
 }

@@ -6,6 +6,7 @@ import {
   type Guider,
   inputAt,
   isInside,
+  type Predictions,
   positive,
 } from './guider.js';
 import { rescaleGuidance } from './rescale.js';
@@ -41,19 +42,20 @@ export function guide(...parts: readonly [Guider, ...Guider[]] | readonly [Guide
     combine(predictions, inputs, state) {
       const conditional = predictions.get('positive')!;
       if (predictions.size === 1) return { prediction: conditional, state };
+      const known = interval === undefined ? predictions : new Lenient(predictions, conditional);
       let [guided, nextInput, nextSlot] = [conditional, 2, 0];
       const nextState: Tensor[] = [];
       let gradient: Tensor | undefined;
       for (const guider of guiders) {
         const own = inputs.slice(0, nextInput, nextInput + guider.inputCount);
-        const result = guider.combine(predictions, own, state.slice(nextSlot, nextSlot + guider.slots));
-        guided = guided.add(result.prediction.sub(conditional));
+        const result = guider.combine(known, own, state.slice(nextSlot, nextSlot + guider.slots));
+        if (result.prediction !== conditional) guided = guided.add(result.prediction.sub(conditional));
         nextState.push(...result.state);
         if (result.gradient) gradient = gradient ? gradient.add(result.gradient) : result.gradient;
         nextInput += guider.inputCount;
         nextSlot += guider.slots;
       }
-      if (rescale !== 0) guided = rescaleGuidance(guided, conditional, inputAt(inputs, 1));
+      if (rescale !== 0 && guided !== conditional) guided = rescaleGuidance(guided, conditional, inputAt(inputs, 1));
       if (interval === undefined) return { prediction: guided, state: nextState, gradient };
       // An outer guide may have asked for these branches at a step where this one is off.
       const on = inputAt(inputs, 0).greater(0);
@@ -64,6 +66,23 @@ export function guide(...parts: readonly [Guider, ...Guider[]] | readonly [Guide
       };
     },
   };
+}
+
+/**
+ * Predictions where the conditional one stands in for those that are missing: outside this interval, when an outer
+ * guide has asked for others, a guider is traced without its own, and what it makes of them is thrown away.
+ */
+class Lenient extends Map<string, Tensor> {
+  constructor(
+    predictions: Predictions,
+    readonly conditional: Tensor,
+  ) {
+    super(predictions);
+  }
+
+  override get(name: string): Tensor {
+    return super.get(name) ?? this.conditional;
+  }
 }
 
 /** The number of classes of those guiders that know one. */
