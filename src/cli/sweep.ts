@@ -16,7 +16,7 @@ import { Progress } from './progress.js';
 import { type Metric, type SweepTable, sweepFigure } from './sweepFigure.js';
 import { axisValue, type SweepLists, type SweepPoint, seriesOf, sweepPlan } from './sweepPlan.js';
 import { type SweepResult, SweepStore } from './sweepStore.js';
-import { samplerNamed, samplerNameOf, wholeNumber } from './values.js';
+import { samplerNamed, samplerNameOf, samplerNames, wholeNumber } from './values.js';
 
 interface Options extends SweepLists, Readonly<Record<string, unknown>> {
   readonly metric: string;
@@ -56,7 +56,10 @@ export function defineSweep(program: Command, cli: Cli): void {
           'whose scale it is; more is joined by +, as in cfg,cfg=2+pag+layers=4; s is the scale in fdg=s:1',
           'cfg',
         )
-        .option('--sampler <list>', 'default: the one that fits what the model predicts')
+        .option(
+          '--sampler <list>',
+          `any of ${samplerNames.join(', ')}; default: the one that fits what the model predicts`,
+        )
         .option('--steps <list>', 'steps of the sampler', '20')
         .option('--metric <list>', `what to draw: ${metricNames.join(', ')}`, 'fid,accuracy')
         .option('--samples <n>', 'pictures to make at each point', wholeNumber('--samples', 10), 1000)
@@ -103,7 +106,6 @@ async function sweep(
   const todo = plan.points.filter((point) => !store.get(keyOf(point)));
   const total = todo.length * samples;
   const progress = new Progress(output, { label: 'sampling', total });
-  let count = 0;
   await interruptible(
     async (signal) => {
       for (const [i, point] of todo.entries()) {
@@ -120,11 +122,10 @@ async function sweep(
         });
         const quality = await judge.quality(images, labels);
         await store.put(keyOf(point), { quality, pictures: first(images, kept) });
-        count++;
         progress.log(`${keyOf(point)}: FID ${figure(quality.fid)}, accuracy ${percent(quality.accuracy)}`);
       }
     },
-    () => progress.log(`stopping; ${known + count} points are kept in ${store.path}, the same command goes on`),
+    () => progress.log(`stopping; finished points are kept in ${store.path}, and the same command goes on`),
   ).finally(() => progress.stop());
 
   const resultOf = (point: SweepPoint): SweepResult => store.get(keyOf(point))!;
