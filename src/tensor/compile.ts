@@ -12,7 +12,7 @@ import {
 } from '../runtime/index.js';
 import { emitGraph, reachable } from './graph.js';
 import { type HostLoop, hostLoops } from './hostLoop.js';
-import { withBlockedConvolutions } from './ops/blockedConv.js';
+import { withBlockedLayout } from './ops/blockedLayout.js';
 import { input } from './ops/leaves.js';
 import { drawn, isDraw } from './ops/random.js';
 import type { Tensor } from './tensor.js';
@@ -229,5 +229,5 @@ class Program {
 async function forDevice(outputs: readonly Tensor[], device: Device, freeze: boolean): Promise<readonly Tensor[]> {
   if (device === 'webgpu') return forWebGpu(outputs);
   const block = device === 'cpu' && !freeze && (await convBlock());
-  return block ? withBlockedConvolutions(outputs, block) : outputs;
+  return block ? withBlockedLayout(outputs, block) : outputs;
 }

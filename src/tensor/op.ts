@@ -51,6 +51,8 @@ export interface Op<A extends Attrs = Attrs> {
   gradient?(node: NodeView<A>): GradientRules;
   /** Primitives with several outputs: those after the first. */
   further?(node: Tensor, attrs: A): readonly Output[];
+  /** It treats all elements alike, wherever they lie: operands may share any layout. */
+  readonly elementwise?: boolean;
   /** Elementwise primitives: the same operation as a JavaScript expression, for fused host loops. */
   readonly expression?: (...operands: string[]) => string;
 }

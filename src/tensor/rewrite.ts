@@ -4,9 +4,13 @@ import { matmul, matrixTranspose } from './ops/linear.js';
 import { type LoopAttrs, loopInputs } from './ops/loop.js';
 import type { Tensor } from './tensor.js';
 
-/** A primitive in terms of others; undefined leaves the node as it is. */
-export type Rule = (inputs: readonly Tensor[], attrs: Readonly<Record<string, unknown>>) => Tensor | undefined;
-/** By the primitive's name. */
+/** A primitive in terms of others, from its rewritten inputs; undefined leaves the node as it is. */
+export type Rule = (
+  inputs: readonly Tensor[],
+  attrs: Readonly<Record<string, unknown>>,
+  original: Tensor,
+) => Tensor | undefined;
+/** By the primitive's name; `elementwise` for those primitives that have no rule of their own. */
 export type Rules = Readonly<Record<string, Rule>>;
 
 /**
@@ -29,7 +33,8 @@ export function rewrite(outputs: readonly Tensor[], rules: Rules): Tensor[] {
     const from = x.inputs.map((input) => copies.get(input)!);
     const inputs = body ? loopInputs(from, attrs as LoopAttrs) : from;
     return asCopy(`rewritten ${x.id}`, () => {
-      const replacement = rules[x.op.name]?.(inputs, attrs);
+      const rule = rules[x.op.name] ?? (x.op.elementwise ? rules.elementwise : undefined);
+      const replacement = rule?.(inputs, attrs, x);
       if (replacement) return all([replacement])[0];
       if (inputs.every((input, i) => input === x.inputs[i]) && !body) return x;
       return isFurtherOutput(x) ? furtherOutput(inputs[0], x.attrs.index as number) : apply(x.op, inputs, attrs);

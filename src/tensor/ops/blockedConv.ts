@@ -1,47 +1,46 @@
 import { ndarray } from '../../array/index.js';
-import { BLOCKED_DOMAIN } from '../../runtime/index.js';
 import { apply, type Op } from '../op.js';
-import { type Rules, rewrite } from '../rewrite.js';
+import type { Rules } from '../rewrite.js';
 import { range } from '../shape.js';
 import type { Tensor } from '../tensor.js';
-import { type ConvAttrs, extent, onnxConv, type Pair, turnedTaps, type WeightGradientAttrs } from './conv.js';
+import { type BlockedLayout, blockedConv, isUnblocked, unblocked } from './blocked.js';
+import { type ConvAttrs, type Pair, turnedTaps, type WeightGradientAttrs } from './conv.js';
 import { gather } from './indexing.js';
 import { concat, split } from './shape.js';
 
-/**
- * The outputs with convolutions that onnxruntime's blocked kernels compute: 0.6 times as long as plain ones, which
- * it replaces by itself only where the weights are constants (docs/performance.md).
- * @param block channels of a block. Shapes stay those of the plain layout, as the engine wants them.
- */
-export function withBlockedConvolutions(outputs: readonly Tensor[], block: number): Tensor[] {
-  const images = new Map<Tensor, Tensor>();
+/** Convolutions that onnxruntime's blocked kernels compute: 0.6 times as long as plain ones (docs/performance.md). */
+export function blockedConvolutions(layout: BlockedLayout): Rules {
+  const { block } = layout;
   const kernels = new Map<Tensor, Tensor>();
-  /** A convolution's input and its gradient each have two readers, a weight has one for every part of a batch. */
-  const once = (known: Map<Tensor, Tensor>, x: Tensor, build: () => Tensor): Tensor => {
-    const made = known.get(x) ?? build();
-    known.set(x, made);
-    return made;
+  /** [O, I, kH, kW] as [O / block, I / block, kH kW, block of I, block of O], once for every part of a batch. */
+  const blockedKernel = (w: Tensor): Tensor => {
+    const known = kernels.get(w) ?? withBlocks(w);
+    kernels.set(w, known);
+    return known;
   };
-  const blocked = (x: Tensor) => once(images, x, () => apply(blockedOp, [x], {}));
-  const unblocked = (x: Tensor) => apply(unblockedOp, [x], {});
+  const withBlocks = (w: Tensor): Tensor => {
+    if (w.shape[1] < block)
+      return w
+        .reshape([w.shape[0] / block, block, -1])
+        .transpose([0, 2, 1])
+        .reshape(w.shape);
+    const turned = w.op.name === 'turnedKernel';
+    const source = turned ? w.inputs[0] : w;
+    const [o, c, kh, kw] = source.shape;
+    const blocks = source.reshape([o / block, block, c / block, block, kh * kw]);
+    if (!turned) return blocks.transpose([0, 2, 4, 3, 1]).reshape(w.shape);
+    return gather(blocks.transpose([2, 0, 4, 1, 3]), turnedTaps(kh * kw), 2).reshape(w.shape);
+  };
 
-  /** [O, I, kH, kW] as [O / block, I / block, kH kW, block of I, block of O]. */
-  const blockedKernel = (w: Tensor): Tensor =>
-    once(kernels, w, () => {
-      const turned = w.op.name === 'turnedKernel';
-      const [o, c, kh, kw] = (turned ? w.inputs[0] : w).shape;
-      const blocks = (turned ? w.inputs[0] : w).reshape([o / block, block, c / block, block, kh * kw]);
-      if (!turned) return blocks.transpose([0, 2, 4, 3, 1]).reshape(w.shape);
-      return gather(blocks.transpose([2, 0, 4, 1, 3]), turnedTaps(kh * kw), 2).reshape(w.shape);
-    });
-
-  const rules: Rules = {
+  return {
     conv2d([x, w, bias], attrs) {
       const { stride, pads, dilation, groups } = attrs as ConvAttrs;
       const [o, c, kh, kw] = w.shape;
-      if (groups !== 1 || o % block || c % block || kh * kw === 1 || x.dtype !== 'float32') return undefined;
-      const inputs = [blocked(x), blockedKernel(w), ...(bias ? [bias] : [])];
-      return unblocked(apply(blockedConvOp, inputs, { stride, pads, dilation, groups, third: 'bias' }));
+      if (groups !== 1 || o % block || (c % block && c > block) || x.dtype !== 'float32') return undefined;
+      // A kernel of one pixel costs less than reordering an image for it.
+      if (kh * kw === 1 && !isUnblocked(x)) return undefined;
+      const image = c < block ? x : layout.blocked(x);
+      return unblocked(blockedConv(image, blockedKernel(w), { stride, pads, dilation, groups, bias }));
     },
 
     // The transposed problem: channels are the batch, and what is summed over, samples and bands of rows, are channels,
@@ -58,7 +57,8 @@ export function withBlockedConvolutions(outputs: readonly Tensor[], block: numbe
       if (groups !== 1 || o % block || kernel[0] * kernel[1] === 1 || tall > 1.25 * height || x.dtype !== 'float32')
         return undefined;
 
-      const filters = blocked(window(g, [0, 0], [tall, width]))
+      const blocks = layout.blocked(g).reshape([n, o / block, height, width * block]);
+      const filters = window(blocks, [0, 0], [tall, width * block])
         .reshape([n / samples, samples, o / block, turns, bands, rows * width, block])
         .transpose([0, 3, 2, 5, 4, 1, 6])
         .reshape([(n / samples) * turns, o, block, rows, width]);
@@ -68,17 +68,16 @@ export function withBlockedConvolutions(outputs: readonly Tensor[], block: numbe
         range(turns).map((turn) => {
           const band = (i: number) => (turn * bands + i) * rows * stride[0] - pads[0][0];
           const channels = concat(range(bands).map((i) => window(part, [band(i), -pads[1][0]], size)));
-          return blocked(channels.reshape([1, block, c * size[0], size[1]])).reshape([c, block, ...size]);
+          return layout.blocked(channels.reshape([1, block, c * size[0], size[1]])).reshape([c, block, ...size]);
         }),
       );
       const sum = split(filters, images.length).reduce<Tensor | undefined>((before, filter, i) => {
-        const inputs = [images[i], filter.squeeze(0), ...(before ? [before] : [])];
-        return apply(blockedConvOp, inputs, { stride: dilation, pads: none, dilation: stride, groups, third: 'sum' });
+        const transposed = { stride: dilation, pads: none, dilation: stride, groups };
+        return blockedConv(images[i], filter.squeeze(0), { ...transposed, sum: before });
       }, undefined);
       return unblocked(sum!).transpose([1, 0, 2, 3]);
     },
   };
-  return rewrite(outputs, rules);
 }
 
 /** What of the filters a core's second cache holds while the channels, one after another, are taken past them. */
@@ -105,32 +104,3 @@ const windowOp: Op<WindowAttrs> = {
 /** A part of the last two axes, zero where it reaches beyond them. */
 const window = (x: Tensor, from: Pair, size: Pair): Tensor =>
   [0, 1].every((i) => from[i] === 0 && size[i] === x.shape[2 + i]) ? x : apply(windowOp, [x], { from, size });
-
-type Nothing = Record<string, never>;
-const blockedOp: Op<Nothing> = {
-  name: 'blocked',
-  infer: ([x]) => x,
-  emit: (e, { inputs: [x] }) => e.node('ReorderInput', [e.name(x)], {}, { domain: BLOCKED_DOMAIN }),
-};
-const unblockedOp: Op<Nothing> = {
-  name: 'unblocked',
-  infer: ([x]) => x,
-  emit: (e, { inputs: [x] }) =>
-    e.node('ReorderOutput', [e.name(x)], { channels: { i: x.shape[1] } }, { domain: BLOCKED_DOMAIN }),
-};
-
-type BlockedConvAttrs = ConvAttrs & { third: 'bias' | 'sum' };
-/** Its third input is a bias [O], or what the result is added to. */
-const blockedConvOp: Op<BlockedConvAttrs> = {
-  name: 'blockedConv',
-  infer: ([x, w], attrs) => {
-    const size = ([0, 1] as const).map((i) => extent(x.shape[2 + i], w.shape[2 + i], i, attrs));
-    return { shape: [x.shape[0], w.shape[0], ...size], dtype: x.dtype };
-  },
-  emit(e, { inputs }, { third, ...attrs }) {
-    const [x, w, ...more] = inputs.map((input) => e.name(input));
-    const attributes = { ...onnxConv(attrs), kernel_shape: { ints: inputs[1].shape.slice(2) } };
-    const from = third === 'sum' && more.length > 0 ? [x, w, '', ...more] : [x, w, ...more];
-    return e.node('Conv', from, attributes, { domain: BLOCKED_DOMAIN });
-  },
-};

@@ -29,6 +29,7 @@ function unary(name: string, o: UnaryOptions): (x: Tensor) => Tensor {
     emit: (e, { inputs }) =>
       e.node(o.type ?? name[0].toUpperCase() + name.slice(1), [e.name(inputs[0])], o.attributes, { domain: o.domain }),
     gradient: gradient && (({ inputs, output }: NodeView) => [gradient(inputs[0], output)]),
+    elementwise: true,
     expression: o.expression as Op['expression'],
   };
   return (x) => apply(op, [x], none);
@@ -101,6 +102,7 @@ const sigmoidLinear: Op<{ alpha: number }> = {
       return g.mul(s.add(scaled.sub(scaled.mul(s))));
     },
   ],
+  elementwise: true,
 };
 /** SiLU / swish: x sigmoid(x). */
 export const silu = (x: Tensor): Tensor => apply(sigmoidLinear, [x], { alpha: 1 });
@@ -138,6 +140,7 @@ function binary(name: string, o: BinaryOptions): (a: Tensor, b: Tensor) => Tenso
         // A broadcast operand received many copies: its gradient is their sum.
         return [a, b].map((x, i) => (g: Tensor) => sumTo(rules[i](g), x.shape));
       }),
+    elementwise: true,
     expression: o.expression as Op['expression'],
   };
   return (a, b) => apply(op, [a, b], none);

@@ -2,6 +2,8 @@ import { ndarray, sizeOf } from '../../array/index.js';
 import { apply, furtherOutput, type Op } from '../op.js';
 import { axisOf, range } from '../shape.js';
 import type { Tensor } from '../tensor.js';
+import { channelProducts, scaleShift } from './channels.js';
+import { constant } from './leaves.js';
 import { matmul } from './linear.js';
 
 type Axis = { axis: number };
@@ -73,64 +75,103 @@ const throughInverse = (g: Tensor, y: Tensor, inverse: Tensor, n: number): Tenso
 /** (x - mean) / sqrt(biased variance + eps) over the last `axes` axes: layer norm without its affine part. */
 export const normalize = (x: Tensor, axes = 1, eps = 1e-5): Tensor => apply(normalizeOp, [x], { axes, eps });
 
-type GroupNormAttrs = { groups: number; eps: number };
-/** Of x [N, C, ...], weight and bias [C, 1, ...]. */
+export type GroupNormAttrs = { groups: number; eps: number };
+/**
+ * Of x [N, C, ...], weight and bias [C, 1, ...]. Further outputs: two factors whose product is x normalised, before the
+ * affine part (one like x, one for every channel [N, C, 1, ...]), and 1 / sqrt(variance + eps) for every channel.
+ */
 const groupNormOp: Op<GroupNormAttrs> = {
   name: 'groupNorm',
   infer: ([x]) => ({ shape: x.shape, dtype: x.dtype }),
-  emit: (e, { inputs: [x, weight, bias] }, { groups, eps }) => {
+  emit: (e, node, { groups, eps }) => {
+    const [x, weight, bias] = node.inputs;
     const int64 = (values: readonly number[]) => e.constant(ndarray(values, [values.length], 'int64'));
-    const rows = [x.shape[0], groups, x.size / (x.shape[0] * groups)];
-    const ones = e.constant(ndarray(new Float32Array(rows[2]).fill(1), [rows[2]]));
+    const ones = (shape: readonly number[]) => e.constant(ndarray(new Float32Array(sizeOf(shape)).fill(1), shape));
+    const [n, c] = x.shape;
+    const rows = [n, groups, x.size / (n * groups)];
     const [normal, , inverse] = e.node(
       'LayerNormalization',
-      [e.node('Reshape', [e.name(x), int64(rows)])[0], ones],
+      [e.node('Reshape', [e.name(x), int64(rows)])[0], ones([rows[2]])],
       { axis: { i: 2 }, epsilon: { f: eps } },
       { outputs: [true, false, true] },
     );
     const [y] = e.node('Reshape', [normal, int64(x.shape)]);
-    return [...e.node('Add', [e.node('Mul', [y, e.name(weight)])[0], e.name(bias)]), y, inverse];
+    const affine = e.node('Add', [e.node('Mul', [y, e.name(weight)])[0], e.name(bias)]);
+    if (!e.uses(node, 2) && !e.uses(node, 3)) return [...affine, y];
+    const [ofChannels] = e.node('Expand', [inverse, int64([n, groups, c / groups])]);
+    return [...affine, y, ones(channelsOf(x)), ...e.node('Reshape', [ofChannels, int64(channelsOf(x))])];
   },
-  // Further outputs: x normalised, before the affine part, and 1 / sqrt(variance + eps) of each group [N, groups, 1].
-  further: ({ inputs: [x] }, { groups }) => [
-    { shape: x.shape, dtype: x.dtype },
-    { shape: [x.shape[0], groups, 1], dtype: x.dtype },
-  ],
+  further: ({ inputs: [x] }) => [x.shape, channelsOf(x), channelsOf(x)].map((shape) => ({ shape, dtype: x.dtype })),
   gradient: ({ inputs: [x, weight], output, attrs: { groups } }) => {
-    const [n, c] = x.shape;
-    const rows = [n, groups, x.size / (n * groups)];
-    const [normal, inverse] = [furtherOutput(output, 1), furtherOutput(output, 2)];
+    const [normal, factor, inverse] = [1, 2, 3].map((i) => furtherOutput(output, i));
     // Sums over positions, from which all other sums follow.
-    const positions = range(x.rank - 2, 2);
-    const products = (g: Tensor) => g.mul(normal).sum(positions, true);
-    const sums = (g: Tensor) => g.sum(positions, true);
+    const products = (g: Tensor) => channelProducts(g, normal).mul(factor);
+    const positions = sizeOf(x.shape.slice(2));
     return [
-      (g, [ofNormal, ofInverse]) => {
-        const scale = weight
-          .reshape([groups, c / groups])
-          .mul(inverse)
-          .reshape([n, ...weight.shape]);
-        const perGroup = (channels: Tensor) =>
-          channels
-            .mul(scale)
-            .reshape([n, groups, c / groups])
-            .sum(2, true)
-            .mul(1 / rows[2]);
-        const y = normal.reshape(rows);
-        let dx = g
-          .mul(scale)
-          .reshape(rows)
-          .sub(y.mul(perGroup(products(g))))
-          .sub(perGroup(sums(g)));
-        if (ofNormal) dx = dx.add(throughNormalize(ofNormal.reshape(rows), y, inverse, [2]));
-        if (ofInverse) dx = dx.add(throughInverse(ofInverse, y, inverse, rows[2]));
-        return dx.reshape(x.shape);
+      (g, [ofNormal, , ofInverse]) => {
+        const scale = inverse.mul(weight);
+        const average = (values: Tensor, by: number) => groupAverage(values.mul(scale), groups, by);
+        const along = average(products(g), -1 / positions).mul(factor);
+        let dx = scaleShift(g, scale, average(g.mean(positionsOf(x), true), -1), scaleShift(normal, along));
+        // Only the factors' product is ever read, so that all of its gradient is found at one of them.
+        if (ofNormal) dx = dx.add(throughGroups(ofNormal.div(factor), normal.mul(factor), inverse, groups));
+        if (ofInverse) {
+          const slope = groupAverage(ofInverse.mul(inverse.square()), groups, -1 / positions);
+          dx = dx.add(normal.mul(slope.mul(factor)));
+        }
+        return dx;
       },
       (g) => products(g).sum(0),
-      (g) => sums(g).sum(0),
+      (g) => g.mean(positionsOf(x), true).mul(positions).sum(0),
     ];
   },
 };
+const positionsOf = (x: Tensor): number[] => range(x.rank - 2, 2);
+/** The shape of one value for every sample and channel. */
+const channelsOf = (x: Tensor): number[] => x.shape.map((d, i) => (i < 2 ? d : 1));
+
+/** Averages over groups of channels, of values for every channel [N, C, 1, ...], times a factor; again for every channel. */
+function groupAverage(values: Tensor, groups: number, factor = 1): Tensor {
+  const [n, c] = values.shape;
+  const size = c / groups;
+  const rows = values.reshape([n, c]);
+  if (c > 512) {
+    const averages = rows.reshape([n, groups, size]).mean(2, true).mul(factor);
+    return averages.expand([n, groups, size]).reshape(values.shape);
+  }
+  // One small product is less than four small steps.
+  return matmul(rows, sameGroup(c, size), { alpha: factor / size }).reshape(values.shape);
+}
+const groupMatrices = new Map<string, Tensor>();
+/** [C, C], 1 where both channels are of one group. */
+function sameGroup(c: number, size: number): Tensor {
+  const key = `${c} ${size}`;
+  const group = (channel: number) => Math.floor(channel / size);
+  const ones = () => Float32Array.from({ length: c * c }, (_, i) => Number(group(Math.floor(i / c)) === group(i % c)));
+  const known = groupMatrices.get(key) ?? constant(ndarray(ones(), [c, c]));
+  groupMatrices.set(key, known);
+  return known;
+}
+
+const throughGroups = (g: Tensor, y: Tensor, inverse: Tensor, groups: number): Tensor => {
+  const average = (x: Tensor) => groupAverage(x.mean(positionsOf(x), true), groups);
+  return g
+    .sub(y.mul(average(g.mul(y))))
+    .sub(average(g))
+    .mul(inverse);
+};
+
+/** The same in terms of sums over positions: three passes over x, none of which mixes channels. */
+export function groupNormByChannels([x, weight, bias]: readonly Tensor[], { groups, eps }: GroupNormAttrs): Tensor[] {
+  const centred = x.add(groupAverage(x.mean(positionsOf(x), true), groups, -1));
+  const squares = channelProducts(centred, centred);
+  const inverse = groupAverage(squares, groups, squares.size / x.size)
+    .add(eps)
+    .rsqrt();
+  const y = scaleShift(centred, inverse.mul(weight), bias.expand(squares.shape));
+  return [y, centred, inverse, inverse];
+}
+
 /**
  * Normalises x [N, C, ...] over each of `groups` groups of channels and all positions, then scales and shifts every
  * channel by weight [C] and bias [C] (Wu & He 2018).

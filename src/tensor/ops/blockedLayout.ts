@@ -1,0 +1,133 @@
+import { apply } from '../op.js';
+import { type Rules, rewrite } from '../rewrite.js';
+import { sameShape } from '../shape.js';
+import type { Tensor } from '../tensor.js';
+import {
+  BlockedLayout,
+  blockedAverage,
+  blockedConv,
+  blockedRepeat,
+  channelMeans,
+  isUnblocked,
+  unblocked,
+} from './blocked.js';
+import { blockedConvolutions } from './blockedConv.js';
+import { type ScaleShiftAttrs, scaleShift } from './channels.js';
+import type { Pair } from './conv.js';
+import { type GroupNormAttrs, groupNormByChannels } from './normalize.js';
+import { concat, slice } from './shape.js';
+
+/**
+ * The outputs with convolutions, and what stands between them, in onnxruntime's blocked layout, which by itself it uses
+ * only where weights are constants, and hardly for anything between convolutions.
+ * @param block channels of a block.
+ */
+export function withBlockedLayout(outputs: readonly Tensor[], block: number): Tensor[] {
+  const layout = new BlockedLayout(block);
+  return rewrite(outputs, { ...betweenConvolutions(layout), ...blockedConvolutions(layout) });
+}
+
+/** What reads images that come from a blocked convolution, and can as well read the blocked ones. */
+function betweenConvolutions(layout: BlockedLayout): Rules {
+  const { block } = layout;
+  const norms = new Map<Tensor, readonly Tensor[]>();
+  /** Samples as further channels: then every channel of every sample can have a kernel of its own. */
+  const flat = (x: Tensor): Tensor => {
+    const [n, c, height, width] = x.shape;
+    return layout.blocked(x).reshape([1, n * c, height, width]);
+  };
+  const channelwise = (x: Tensor, kernel: Tensor, more: { bias?: Tensor; sum?: Tensor } = {}): Tensor =>
+    blockedConv(flat(x), kernel, { ...everyPixel, groups: kernel.shape[0], ...more });
+
+  /** An image and one value for every channel, or for every channel of every sample. */
+  const withChannels = (name: string, x: Tensor, operand: Tensor, imageFirst: boolean): Tensor | undefined => {
+    const [n, c] = x.shape;
+    const values = operand.op.name === 'expand' ? operand.inputs[0] : operand;
+    const dims = [...Array.from({ length: 4 - values.rank }, () => 1), ...values.shape];
+    if (dims[1] !== c || dims[2] * dims[3] !== 1) return undefined;
+    const each = values.reshape(dims).expand([n, c, 1, 1]);
+    const ones = layout.ones(n * c).reshape([n, c, 1, 1]);
+    if (name === 'mul') return scaleShift(x, each);
+    if (name === 'add') return scaleShift(x, ones, each);
+    return name === 'sub' && imageFirst ? scaleShift(x, ones, each.neg()) : undefined;
+  };
+
+  return {
+    blocked: ([x]) => (isUnblocked(x) ? x.inputs[0] : undefined),
+
+    elementwise(inputs, attrs, { op, shape, dtype }) {
+      const image = inputs.find(isUnblocked);
+      if (!image || dtype !== 'float32' || !sameShape(image.shape, shape)) return undefined;
+      const operands = inputs.flatMap((x) => {
+        if (x.size === 1) return x;
+        return sameShape(x.shape, shape) && x.op.name !== 'expand' ? layout.blocked(x) : [];
+      });
+      if (operands.length === inputs.length) return unblocked(apply(op, operands, attrs));
+      const [first, second] = inputs;
+      return withChannels(op.name, image, first === image ? second : first, first === image);
+    },
+
+    scaleShift([x, scale, ...summands], attrs) {
+      const { shift, addend } = attrs as ScaleShiftAttrs;
+      if (!isUnblocked(x)) return undefined;
+      const count = x.shape[0] * x.shape[1];
+      const bias = shift ? summands[0].reshape([count]) : undefined;
+      const sum = addend ? flat(summands[summands.length - 1]) : undefined;
+      return unblocked(channelwise(x, scale.reshape([count, 1, 1, 1]), { bias, sum }).reshape(x.shape));
+    },
+
+    // The one image is a kernel as large as the other.
+    channelProducts([x, y], _, { shape }) {
+      if (!isUnblocked(x) && !isUnblocked(y)) return undefined;
+      const [n, c, height, width] = x.shape;
+      return channelwise(x, layout.blocked(y).reshape([n * c, 1, height, width])).reshape(shape);
+    },
+
+    mean: ([x], { axes }, { shape }) =>
+      isUnblocked(x) && String(axes) === '2,3' ? channelMeans(x.inputs[0]).reshape(shape) : undefined,
+    sum([x], { axes, keepDims }, { shape }) {
+      const perSample = String(axes) === '2,3';
+      if (!isUnblocked(x) || (!perSample && String(axes) !== '0,2,3')) return undefined;
+      const means = channelMeans(x.inputs[0]);
+      return (perSample ? means : means.sum(0, keepDims as boolean)).mul(x.shape[2] * x.shape[3]).reshape(shape);
+    },
+
+    groupNorm(inputs, attrs, original) {
+      if (!isUnblocked(inputs[0])) return undefined;
+      const results = groupNormByChannels(inputs, attrs as GroupNormAttrs);
+      norms.set(original, results);
+      return results[0];
+    },
+    output: (_, { index }, original) => norms.get(original.inputs[0])?.[index as number],
+
+    concat(xs, { axis }) {
+      const together = axis === 1 && xs.some(isUnblocked) && xs.every((x) => layout.fits(x));
+      return together
+        ? unblocked(
+            concat(
+              xs.map((x) => layout.blocked(x)),
+              1,
+            ),
+          )
+        : undefined;
+    },
+    slice([x], attrs) {
+      const { axis, start, end, step } = attrs as Readonly<Record<string, number>>;
+      const whole = axis === 1 && step === 1 && start % block === 0 && end % block === 0;
+      return isUnblocked(x) && whole ? unblocked(slice(x.inputs[0], axis, start, end)) : undefined;
+    },
+    repeat2d: ([x], { factor }) => (isUnblocked(x) ? unblocked(blockedRepeat(x.inputs[0], factor as Pair)) : undefined),
+    avgPool2d: ([x], { kernel }) =>
+      isUnblocked(x) ? unblocked(blockedAverage(x.inputs[0], kernel as Pair)) : undefined,
+  };
+}
+
+/** A convolution that takes every pixel by itself, or the whole image as one. */
+const everyPixel = {
+  stride: [1, 1],
+  pads: [
+    [0, 0],
+    [0, 0],
+  ],
+  dilation: [1, 1],
+} as const;
