@@ -166,6 +166,7 @@ async function textToImage(reference: ReferenceCase): Promise<Outputs> {
     conditions: givenConditions(reference),
     imagesPerPrompt: call.num_images_per_prompt,
     clipSkip: call.clip_skip,
+    promptSyntax: 'plain',
     size: height && width ? [height, width] : undefined,
     steps: { steps, ...(eta !== undefined && { eta }) },
     guidanceScale: call.guidance_scale,
@@ -260,6 +261,7 @@ async function promptOutputs(encoder: ClipPrompts, call: Call, size: readonly [n
     Object.entries(all).map(async ([name, prompts]) => {
       const { encoderHiddenStates } = await encoder.encode(prompts, {
         clipSkip: name === 'prompt' ? call.clip_skip : undefined,
+        promptSyntax: 'plain',
         size,
       });
       const embeds = repeatEach(encoderHiddenStates, call.num_images_per_prompt ?? 1);

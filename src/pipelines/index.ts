@@ -4,6 +4,7 @@ export * from './interpolate.js';
 export * from './latentSpace.js';
 export * from './masks.js';
 export * from './predict.js';
+export * from './prompt.js';
 export * from './promptEncoders.js';
 export * from './sample.js';
 export * from './scoreModel.js';

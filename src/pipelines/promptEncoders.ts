@@ -2,7 +2,8 @@ import { type NdArray, ndarray } from '../array/index.js';
 import type { ClipTokenizer } from '../io/index.js';
 import { type CLIPTextModel, CLIPTextModelWithProjection } from '../models/index.js';
 import { compile, concat, pad, type Tensor } from '../tensor/index.js';
-import type { PromptEncoder, PromptOptions } from './textToImage.js';
+import { type PromptChunk, promptChunks } from './prompt.js';
+import type { PromptEncoder, PromptOptions, PromptSyntax } from './textToImage.js';
 
 /** One of CLIP's text towers with its tokenizer. */
 export interface ClipTower {
@@ -10,31 +11,72 @@ export interface ClipTower {
   readonly model: CLIPTextModel;
 }
 
+/** What a tower is given: prompts in chunks, one below the other, and what else their meaning is made of. */
+type TowerInputs = {
+  /** [prompts * chunks, L] */
+  readonly ids: Tensor;
+  /** Where a part of a prompt is weighted: [prompts * chunks, L, 1]. */
+  readonly weights?: Tensor;
+  /** With weights, the empty prompt: [1, L]. */
+  readonly empty?: Tensor;
+};
+
 /**
- * What a layer of the tower says, counted from the last (0), and the text's summary.
- * `normed`: through the final norm, as Stable Diffusion 1 and 2 have it.
+ * What a layer of the tower says, counted from the last (0), the chunks of a prompt side by side; and the summary of
+ * each prompt's first chunk. `normed`: through the final norm, as Stable Diffusion 1 and 2 have it.
  */
-function states({ model }: ClipTower, inputIds: Tensor, skip: number, normed: boolean) {
-  const result = model.forward(inputIds);
-  const { hiddenStates } = result;
-  if (!(Number.isInteger(skip) && skip >= 0 && skip < hiddenStates.length))
-    throw new RangeError(`clipSkip ${skip}: expected a whole number from 0 to ${hiddenStates.length - 1}`);
-  const hidden = hiddenStates[hiddenStates.length - 1 - skip];
-  const pooled =
-    model instanceof CLIPTextModelWithProjection ? model.forward(inputIds).textEmbeds : result.poolerOutput;
-  return { hidden: normed ? model.textModel.finalLayerNorm.forward(hidden) : hidden, pooled };
+function states({ model }: ClipTower, inputs: TowerInputs, prompts: number, skip: number, normed: boolean) {
+  const { ids, weights, empty } = inputs;
+  const layers = model.config.numHiddenLayers;
+  if (!(Number.isInteger(skip) && skip >= 0 && skip <= layers))
+    throw new RangeError(`clipSkip ${skip}: expected a whole number from 0 to ${layers}`);
+  const hiddenOf = (ids: Tensor) => {
+    const hidden = model.forward(ids).hiddenStates[layers - skip];
+    return normed ? model.textModel.finalLayerNorm.forward(hidden) : hidden;
+  };
+  const plain = hiddenOf(ids);
+  // A weight moves a token away from what it would say in an empty prompt, or towards it (as ComfyUI does).
+  const neutral = empty && hiddenOf(empty);
+  const hidden = weights && neutral ? neutral.add(plain.sub(neutral).mul(weights)) : plain;
+  const { poolerOutput } = model.forward(ids);
+  const summary = model instanceof CLIPTextModelWithProjection ? model.forward(ids).textEmbeds : poolerOutput;
+  const pooled = summary.reshape([prompts, -1, summary.shape[1]]).slice(1, 0, 1).squeeze(1);
+  return { hidden: hidden.reshape([prompts, -1, hidden.shape[2]]), pooled };
 }
 
 /** Runs towers on prompts and releases them: text is encoded once for many steps. */
 async function encoded<K extends string>(
   towers: readonly ClipTower[],
   prompts: readonly string[],
-  build: (ids: readonly Tensor[]) => Record<K, Tensor>,
-  { compile: how }: PromptOptions,
+  build: (inputs: readonly TowerInputs[]) => Record<K, Tensor>,
+  options: PromptOptions,
 ): Promise<Record<K, NdArray>> {
-  const ids = towers.map(({ tokenizer }) => tokenizer.encodeBatch(prompts).inputIds);
-  const f = compile((inputs: { ids: readonly Tensor[] }) => build(inputs.ids), { freeze: true, ...how });
-  return (await f({ ids }).finally(() => f.release())) as Record<K, NdArray>;
+  const inputs = towers.map((tower) => towerInputs(tower, prompts, options.promptSyntax));
+  const f = compile((given: { inputs: readonly TowerInputs[] }) => build(given.inputs), {
+    freeze: true,
+    ...options.compile,
+  });
+  return (await f({ inputs }).finally(() => f.release())) as Record<K, NdArray>;
+}
+
+function towerInputs({ tokenizer, model }: ClipTower, prompts: readonly string[], syntax: PromptSyntax = 'weighted') {
+  const length = Math.min(tokenizer.modelMaxLength, model.config.maxPositionEmbeddings);
+  if (syntax === 'plain') return { ids: tokenizer.encodeBatch(prompts, { maxLength: length }).inputIds };
+  const { bosTokenId, eosTokenId, padTokenId } = tokenizer;
+  const chunked = prompts.map((prompt) => promptChunks(tokenizer, prompt, length - 2));
+  const most = Math.max(...chunked.map((chunks) => chunks.length));
+  const chunks = chunked.flatMap((own) => Array.from({ length: most }, (_, i) => own[i] ?? { ids: [], weights: [] }));
+  const idsOf = (rows: readonly PromptChunk[]) => {
+    const padded = rows.flatMap(({ ids }) => {
+      const row = [bosTokenId, ...ids, eosTokenId];
+      return Array.from({ length }, (_, i) => row[i] ?? padTokenId);
+    });
+    return ndarray(padded, [rows.length, length], 'int64');
+  };
+  const ids = idsOf(chunks);
+  if (chunks.every(({ weights }) => weights.every((weight) => weight === 1))) return { ids };
+  const weights = chunks.flatMap((chunk) => Array.from({ length }, (_, i) => chunk.weights[i - 1] ?? 1));
+  return { ids, weights: ndarray(weights, [chunks.length, length, 1]), empty: idsOf([{ ids: [], weights: [] }]) };
 }
 
 /** Stable Diffusion 1 and 2: one tower's last layer, or an earlier one, through its final norm. */
@@ -42,8 +84,8 @@ export class ClipPrompts implements PromptEncoder {
   constructor(readonly tower: ClipTower) {}
 
   encode(prompts: readonly string[], options: PromptOptions) {
-    const build = ([ids]: readonly Tensor[]) => ({
-      encoderHiddenStates: states(this.tower, ids, options.clipSkip ?? 0, true).hidden,
+    const build = ([inputs]: readonly TowerInputs[]) => ({
+      encoderHiddenStates: states(this.tower, inputs, prompts.length, options.clipSkip ?? 0, true).hidden,
     });
     return encoded([this.tower], prompts, build, options);
   }
@@ -59,8 +101,8 @@ export class SdxlPrompts implements PromptEncoder {
 
   async encode(prompts: readonly string[], options: PromptOptions) {
     const skip = 1 + (options.clipSkip ?? 0);
-    const build = (ids: readonly Tensor[]) => {
-      const answers = this.towers.map((tower, i) => states(tower, ids[i], skip, false));
+    const build = (inputs: readonly TowerInputs[]) => {
+      const answers = this.towers.map((tower, i) => states(tower, inputs[i], prompts.length, skip, false));
       return {
         encoderHiddenStates: concat(
           answers.map(({ hidden }) => hidden),
@@ -95,8 +137,8 @@ export class Sd3Prompts implements PromptEncoder {
 
   encode(prompts: readonly string[], options: PromptOptions) {
     const skip = 1 + (options.clipSkip ?? 0);
-    const build = (ids: readonly Tensor[]) => {
-      const answers = this.towers.map((tower, i) => states(tower, ids[i], skip, false));
+    const build = (inputs: readonly TowerInputs[]) => {
+      const answers = this.towers.map((tower, i) => states(tower, inputs[i], prompts.length, skip, false));
       const text = concat(
         answers.map(({ hidden }) => hidden),
         2,

@@ -22,7 +22,14 @@ export interface PromptEncoder {
   /** @param size [height, width] of the pictures, which some models are told, too. @returns arrays [N, ...], by name. */
   encode(prompts: readonly string[], options: PromptOptions): Promise<Readonly<Record<string, NdArray>>>;
 }
+/**
+ * 'weighted': `(word:1.3)` and its kin count, and prompts of any length go in chunks. 'plain', as in diffusers:
+ * brackets are letters like others, and what is too long for the text encoder is cut off.
+ */
+export type PromptSyntax = 'weighted' | 'plain';
 export interface PromptOptions {
+  /** Default 'weighted'. */
+  readonly promptSyntax?: PromptSyntax;
   /** How many of the text encoder's last layers to leave out; default 0, or what the model was trained with. */
   readonly clipSkip?: number;
   readonly size: readonly [height: number, width: number];
@@ -49,6 +56,7 @@ export interface TextToImageOptions extends Omit<SamplingOptions, 'sampler' | 'p
   /** [height, width] in pixels, multiples of the autoencoder's factor; default that of the image, or the model's. */
   readonly size?: readonly [height: number, width: number];
   readonly clipSkip?: number;
+  readonly promptSyntax?: PromptSyntax;
   /** Number of steps, or all that the sampler's plan takes. */
   readonly steps?: number | PlanOptions;
   readonly sampler?: Sampler;
@@ -148,7 +156,7 @@ export class TextToImage {
     size: readonly [number, number],
     asked: ReadonlySet<string>,
   ): Promise<Record<string, Readonly<Record<string, NdArray>>>> {
-    const { negativePrompt = '', conditions = {}, clipSkip, compile } = options;
+    const { negativePrompt = '', conditions = {}, clipSkip, promptSyntax, compile } = options;
     const texts: Record<string, string | readonly string[]> = {
       positive: prompts,
       negative: negativePrompt,
@@ -163,7 +171,7 @@ export class TextToImage {
     for (const group of groups.filter(({ length }) => length > 0)) {
       const each = group.flatMap((name) => listOf(texts[name], prompts.length, name));
       const skip = group[0] === 'negative' ? undefined : clipSkip;
-      const encoded = await this.parts.prompts.encode(each, { clipSkip: skip, size, compile });
+      const encoded = await this.parts.prompts.encode(each, { clipSkip: skip, promptSyntax, size, compile });
       for (const [i, name] of group.entries())
         told[name] = mapped(encoded, (array) => rows(array, i * prompts.length, prompts.length));
     }
