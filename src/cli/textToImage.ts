@@ -7,7 +7,7 @@ import { fileError, fingerprint, readBytes, readImage, readSafetensors, savePng 
 import { type ControlNet, loraLayers } from '../models/index.js';
 import { loadComponent } from '../models/node/index.js';
 import type { TextToImage } from '../pipelines/index.js';
-import { loadTextToImage } from '../pipelines/node/index.js';
+import { loadTextToImage, modelFolder } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { interruptible } from './interrupt.js';
@@ -71,7 +71,7 @@ export function defineTextToImage(program: Command, cli: Cli): void {
     (command) => {
       command
         .argument('[prompt]', 'what to show; with --from, that of the picture')
-        .option('--model <folder>', "a folder in diffusers' layout")
+        .option('--model <source>', "a folder in diffusers' layout, or the id of one at the hub (owner/name)")
         .option('--negative <text>', 'what to move away from')
         .option('--guidance <scales>', "default 7.5; combinations as in 'sample', such as cfg=7.5,pag=3")
         .addOption(new Option('--sampler <name>', "default: the model's own").choices(samplerNames))
@@ -108,11 +108,12 @@ async function run(output: Output, options: Options, [prompt]: readonly string[]
   const recipe = recipeOf({ ...saved?.recipe, ...(prompt !== undefined && { prompt }) }, options);
   const size = recipe.size === undefined ? undefined : parseSize(recipe.size);
   const guidance = parseGuidance(recipe.guidance);
-  const model = await fingerprint(recipe.model);
+  const folder = await fetchedFolder(output, recipe.model);
+  const model = await fingerprint(folder);
   if (saved && saved.fingerprint !== model && options.model === undefined)
     output.line(`note: ${recipe.model} is not the model that made ${from}; the picture will differ`);
 
-  const pipeline = await loadTextToImage(recipe.model);
+  const pipeline = await loadTextToImage(folder);
   if (options.tile) pipeline.latents.use = { tiling: true };
   await addLoras(pipeline, recipe.lora);
   const pictures = await readPictures(pipeline, recipe, size);
@@ -149,6 +150,16 @@ async function run(output: Output, options: Options, [prompt]: readonly string[]
   output.line(`again, with another seed: noisewright generate --from ${shellWord(files[0])} --seed ${recipe.seed + 1}`);
   output.record({ kind: 'images', ...recipe, fingerprint: model, seconds, files });
   return exitCodes.ok;
+}
+
+/** The folder of a model, fetched from the hub if it is none: with progress, since that may be gigabytes. */
+async function fetchedFolder(output: Output, source: string): Promise<string> {
+  let progress: Progress | undefined;
+  const onProgress = (done: number, total: number) => {
+    progress ??= new Progress(output, { label: `fetching ${source} (MB)`, total: total / 1e6 });
+    progress.update(done / 1e6);
+  };
+  return interruptible((signal) => modelFolder(source, { onProgress, signal })).finally(() => progress?.stop());
 }
 
 /** The settings of a picture that is to be repeated, under what the flags say. */

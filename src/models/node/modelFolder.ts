@@ -103,9 +103,20 @@ async function readOrOpen(path: string): Promise<Map<string, NdArray>> {
 }
 
 async function readWeights(folder: string, weightsFile: string): Promise<Map<string, NdArray>> {
-  const whole = join(folder, weightsFile);
-  const path = join(folder, `${weightsFile}.index.json`);
-  if ((await exists(whole)) || !(await exists(path))) return readOrOpen(whole);
+  const half = weightsFile.replace(/\.safetensors$/, '.fp16.safetensors');
+  const found = async (names: readonly string[]) => {
+    for (const name of names) if (await exists(join(folder, name))) return join(folder, name);
+    return undefined;
+  };
+  const path = await found([`${weightsFile}.index.json`, `${weightsFile}.index.fp16.json`]);
+  const whole = (await found([weightsFile])) ?? (path ? undefined : await found([half]));
+  if (whole) return readOrOpen(whole);
+  if (!path) {
+    const pickle = await found(['diffusion_pytorch_model.bin', 'pytorch_model.bin']);
+    if (!pickle) return readOrOpen(join(folder, weightsFile));
+    const advice = 'save it in Python as safetensors: model.save_pretrained(folder, safe_serialization=True)';
+    throw fileError('read', pickle, new Error(`a pickle can run any code when it is opened, so it is not; ${advice}`));
+  }
   const { weight_map: places } = await readJson(path, shardIndex);
   const weights = new Map<string, NdArray>();
   for (const file of new Set(Object.values(places))) {

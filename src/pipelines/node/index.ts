@@ -1,3 +1,4 @@
 export * from './classConditional.js';
 export * from './noisyClassifier.js';
+export * from './source.js';
 export * from './textToImageFolder.js';

@@ -5,13 +5,17 @@ import { type Denoiser, EncoderUNet } from '../../models/index.js';
 import { loadComponent } from '../../models/node/index.js';
 import { type Sampler, samplerFromConfig } from '../../samplers/index.js';
 
-const modelIndex = z.looseObject({ classifier: z.tuple([z.string(), z.string()]) });
+const modelIndex = z.looseObject({
+  classifier: z.tuple([z.string(), z.string()]),
+  id2label: z.record(z.string().regex(/^\d+$/), z.string()).default({}),
+});
 
 /** A classifier of noisy images and the noise that it knows. */
 export interface StoredNoisyClassifier {
   readonly classifier: EncoderUNet;
   /** Of scheduler/scheduler_config.json: how x_t was noised in training. */
   readonly noise: Sampler;
+  readonly classNames: readonly string[];
 }
 
 /**
@@ -19,19 +23,29 @@ export interface StoredNoisyClassifier {
  * @throws Error that names the file or field at fault.
  */
 export async function loadNoisyClassifier(folder: string): Promise<StoredNoisyClassifier> {
-  await readJson(join(folder, 'model_index.json'), modelIndex).catch((cause) => {
+  const { id2label } = await readJson(join(folder, 'model_index.json'), modelIndex).catch((cause) => {
     throw new Error(`${(cause as Error).message}; expected a run of train --model noisy-classifier`, { cause });
   });
   const noise = await readBytes(join(folder, 'scheduler', 'scheduler_config.json'));
   const classifier = await loadComponent(join(folder, 'classifier'), EncoderUNet.className);
-  return { classifier: classifier as EncoderUNet, noise: samplerFromConfig(new TextDecoder().decode(noise)) };
+  return {
+    classifier: classifier as EncoderUNet,
+    noise: samplerFromConfig(new TextDecoder().decode(noise)),
+    classNames: Object.keys(id2label)
+      .sort((a, b) => Number(a) - Number(b))
+      .map((label) => id2label[label]),
+  };
 }
 
 /**
  * Whether a classifier can guide a model with a sampler.
  * @throws RangeError when their images, classes or noise differ: what each has, and what to do.
  */
-export function checkGuides({ classifier, noise }: StoredNoisyClassifier, model: Denoiser, sampler: Sampler): void {
+export function checkGuides(
+  { classifier, noise }: Omit<StoredNoisyClassifier, 'classNames'>,
+  model: Denoiser,
+  sampler: Sampler,
+): void {
   const shape = [model.inChannels, model.sampleSize, model.sampleSize];
   if (`${classifier.imageShape}` !== `${shape}`)
     throw new RangeError(`the classifier is for images [${classifier.imageShape}], the model makes [${shape}]`);
