@@ -81,7 +81,7 @@ async function evaluate(
   const pipeline = await ClassConditionalPipeline.fromPretrained(run);
   const sampler = options.sampler ? samplerNamed(options.sampler, pipeline.sampler) : pipeline.sampler;
   const runs = { weaker: options.weaker, classifier: options.noisyClassifier };
-  const guidance = await openGuider(options.guidance, pipeline.model, sampler, runs);
+  const guidance = await openGuider(options.guidance, pipeline, sampler, runs);
   const judge = await openJudge({ ...options, run, pipeline, compile });
   const labels = Array.from({ length: samples }, (_, i) => i % judge.classes);
   const progress = new Progress(output, { label: 'sampling', total: samples });

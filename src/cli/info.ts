@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { z } from 'zod';
 import { readJson } from '../io/node/index.js';
-import { denoiserClassOf } from '../models/index.js';
-import { ClassConditionalPipeline } from '../pipelines/node/index.js';
+import { classNameOf, EncoderUNet } from '../models/index.js';
+import { ClassConditionalPipeline, loadNoisyClassifier } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes } from './exitCodes.js';
 import { duration, figure, type Output, sparkline, table } from './output.js';
@@ -18,6 +18,8 @@ const metric = z.looseObject({
   seconds: z.number(),
 });
 type Metric = z.output<typeof metric>;
+/** Of a classifier of noisy pictures. */
+const accuracyMetric = z.looseObject({ step: z.number(), accuracyByTimestep: z.array(z.number()) });
 
 export function defineInfo(program: Command, cli: Cli): void {
   addCommand(
@@ -40,23 +42,27 @@ export function defineInfo(program: Command, cli: Cli): void {
 }
 
 async function info(output: Output, _: object, [run = shippedCheckpoint]: readonly string[]): Promise<ExitCode> {
-  const { model, sampler, classNames } = await ClassConditionalPipeline.fromPretrained(run);
+  const { model, sampler, classNames } = await open(run);
   const path = join(run, 'run.json');
   const config = (await stat(path).catch(() => undefined)) && (await readJson<object>(path));
-  const metrics = await readMetrics(join(run, 'metrics.jsonl'));
+  const history = join(run, 'metrics.jsonl');
+  const [metrics, accuracies] = [await readMetrics(history, metric), await readMetrics(history, accuracyMetric)];
   const parameters = model.parameterCount();
-  const { className } = denoiserClassOf(model);
+  const className = String(classNameOf(model));
+  const classifies = model instanceof EncoderUNet;
+  const predicts = classifies ? 'classes of noisy pictures' : sampler.predictionType;
   output.record({
     kind: 'info',
     run,
     model: className,
     parameters,
-    predicts: sampler.predictionType,
+    predicts,
     sampler: sampler.toConfig(),
     modelConfig: model.config,
     classNames,
     config: config ?? null,
     metrics,
+    ...(accuracies.length > 0 && { accuracies }),
   });
 
   output.line(`${run}\n`);
@@ -69,9 +75,9 @@ async function info(output: Output, _: object, [run = shippedCheckpoint]: readon
   };
   list(className, [
     ['parameters', parameters.toLocaleString('en')],
-    ['predicts', sampler.predictionType],
+    ['predicts', predicts],
     ['sampler', sampler.className],
-    ['classes', classNames.join(', ') || (model.nullClass ?? 'none')],
+    ['classes', classNames.join(', ') || ((classifies ? model.numClasses : model.nullClass) ?? 'none')],
     ...Object.entries(model.config).filter(([, value]) => value !== undefined && value !== null),
   ]);
   if (config)
@@ -79,16 +85,29 @@ async function info(output: Output, _: object, [run = shippedCheckpoint]: readon
       'Training',
       Object.entries(config).filter(([name]) => name !== 'modelConfig' && name !== 'model'),
     );
-  history(output, metrics);
+  showHistory(output, metrics);
+  const { step, accuracyByTimestep: shares } = accuracies.at(-1) ?? { step: 0, accuracyByTimestep: [] };
+  if (shares.length > 0) {
+    const listed = shares.map((share) => `${Math.round(100 * share)}%`).join(' ');
+    output.line(`right    ${sparkline(shares)}  ${listed}  (after step ${step}; by tenths of the timesteps)`);
+  }
   return exitCodes.ok;
 }
 
+/** A denoiser's folder, or that of a classifier of noisy pictures. */
+async function open(run: string) {
+  const index = await readJson<object>(join(run, 'model_index.json'));
+  if (!('classifier' in index)) return ClassConditionalPipeline.fromPretrained(run);
+  const { classifier: model, noise: sampler, classNames } = await loadNoisyClassifier(run);
+  return { model, sampler, classNames };
+}
+
 /** The lines of metrics.jsonl; one that a kill cut short is left out. */
-async function readMetrics(path: string): Promise<Metric[]> {
+async function readMetrics<T>(path: string, schema: z.ZodType<T>): Promise<T[]> {
   const text = await readFile(path, 'utf8').catch(() => '');
   return text.split('\n').flatMap((line) => {
     try {
-      return [metric.parse(JSON.parse(line))];
+      return [schema.parse(JSON.parse(line))];
     } catch {
       return [];
     }
@@ -104,7 +123,7 @@ function parts<T>(values: readonly T[], count: number): T[][] {
   return Array.from({ length: most }, (_, i) => values.slice(cut(i), cut(i + 1)));
 }
 
-function history(output: Output, metrics: readonly Metric[]): void {
+function showHistory(output: Output, metrics: readonly Metric[]): void {
   if (metrics.length === 0) {
     output.line('no training history (metrics.jsonl is missing or empty)');
     return;
@@ -121,5 +140,5 @@ function history(output: Output, metrics: readonly Metric[]): void {
     ];
   });
   for (const line of table([['step', 'loss', 'learning rate', 'images/s', 'time'], ...rows])) output.line(line);
-  output.line(`\nloss  ${sparkline(parts(metrics, 60).map((part) => Math.log(mean(part.map((m) => m.loss)))))}`);
+  output.line(`\nloss     ${sparkline(parts(metrics, 60).map((part) => Math.log(mean(part.map((m) => m.loss)))))}`);
 }

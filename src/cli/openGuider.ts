@@ -1,5 +1,4 @@
 import type { Guider } from '../guidance/index.js';
-import type { Denoiser } from '../models/index.js';
 import { ClassConditionalPipeline, checkGuides, loadNoisyClassifier } from '../pipelines/node/index.js';
 import type { Sampler } from '../samplers/index.js';
 import { parseGuidance } from './guidance.js';
@@ -16,10 +15,15 @@ export interface GuidingRuns {
  * The guider that `--guidance` names, with the models of its own.
  * @throws UsageError for a wrong text, Error for a run that cannot be opened, RangeError for one that does not fit.
  */
-export async function openGuider(text: string, model: Denoiser, sampler: Sampler, runs: GuidingRuns): Promise<Guider> {
+export async function openGuider(
+  text: string,
+  { model, knowsNullClass }: ClassConditionalPipeline,
+  sampler: Sampler,
+  runs: GuidingRuns,
+): Promise<Guider> {
   const weaker = runs.weaker ? (await ClassConditionalPipeline.fromPretrained(runs.weaker)).model : undefined;
   const stored = runs.classifier ? await loadNoisyClassifier(runs.classifier) : undefined;
-  const unconditional = model.nullClass !== undefined;
+  const unconditional = model.nullClass !== undefined && knowsNullClass;
   const guider = parseGuidance(text, { weaker, classifier: stored?.classifier, unconditional });
   if (stored) checkGuides(stored, model, sampler);
   return guider;

@@ -99,7 +99,7 @@ async function runSample(
   const pipeline = await ClassConditionalPipeline.fromPretrained(run);
   const { model } = pipeline;
   const sampler = options.sampler ? samplerNamed(options.sampler, pipeline.sampler) : pipeline.sampler;
-  const guidance = await openGuider(guidanceText, model, sampler, options);
+  const guidance = await openGuider(guidanceText, pipeline, sampler, options);
   if (options.animation && !/\.(gif|webp)$/i.test(options.animation))
     throw new UsageError(`--animation: expected a .gif or .webp file, got '${options.animation}'`);
   const { nullClass: classes = guidance.numClasses } = model;
