@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { readRaster } from '../io/node/index.js';
 import { type Chart, chartKind, chartsSvg, saveCharts, svgRaster } from './chart.js';
+import { hasFonts, withPixelLetters } from './pixelLetters.js';
 
 const chart: Chart = {
   title: 'one <title>',
@@ -74,4 +75,13 @@ test('written as SVG or PNG', async () => {
   expect((await svgRaster(text, 1)).width).toBe(width);
   expect(() => chartKind('a.gif')).toThrow('--out: a.gif must end in .png or .svg');
   await rm(folder, { recursive: true });
+});
+
+test('without fonts, letters become shapes', async () => {
+  const text = '<text text-anchor="end" transform="translate(9,9)" font-size="20px" fill="#123">&lt;I</text>';
+  const shapes = withPixelLetters(`<svg>${text}</svg>`);
+  expect(shapes).toMatch(/^<svg><path transform="translate\(9,9\) scale\(2\) translate\(-11,-7\)" fill="#123" d="M\d/);
+  const svg = await chartsSvg([chart]);
+  expect(texts(withPixelLetters(svg))).toEqual([]);
+  expect(await hasFonts()).toBeTypeOf('boolean');
 });

@@ -3,6 +3,7 @@ import type { GroupMark, Mark, Scale, Spec } from 'vega';
 import type { Raster } from '../io/index.js';
 import { readRaster, savePng, writeFileAtomic } from '../io/node/index.js';
 import { UsageError } from './exitCodes.js';
+import { hasFonts, withPixelLetters } from './pixelLetters.js';
 
 export interface Point {
   readonly x: number;
@@ -134,16 +135,17 @@ function group(chart: Chart, width: number, height: number): GroupMark {
 }
 
 /**
- * An SVG document as pixels, its letters in a font of this machine.
+ * An SVG document of {@link chartsSvg} as pixels, its letters in a font of this machine, or in the built-in one.
  * @param density pixels per CSS pixel.
  */
-export const svgRaster = (svg: string, density = 1.5): Promise<Raster> => {
-  const sized = svg.replace(
+export async function svgRaster(svg: string, density = 1.5): Promise<Raster> {
+  const lettered = (await hasFonts()) ? svg : withPixelLetters(svg);
+  const sized = lettered.replace(
     /width="([\d.]+)" height="([\d.]+)"/,
     (_, w, h) => `width="${w * density}" height="${h * density}"`,
   );
   return readRaster(new TextEncoder().encode(sized));
-};
+}
 
 /** Writes charts as .svg or .png, by the path's ending, atomically. */
 export async function saveCharts(path: string, charts: readonly Chart[], options?: FigureOptions): Promise<void> {
