@@ -10,11 +10,12 @@ import { Generator } from '../random/index.js';
 import { compile, constant, evaluate, gradients, type Tensor } from '../tensor/index.js';
 import { CLIPTextModel, CLIPTextModelWithProjection } from './clipText.js';
 import { CLIPVisionModel } from './clipVision.js';
+import { DiT } from './dit.js';
 import { loadComponent, saveModel } from './node/index.js';
 import { PixArtTransformer2D } from './pixartTransformer2d.js';
 import { modelClass, type StoredModel } from './registry.js';
 import { blackened, SafetyChecker, verdicts } from './safetyChecker.js';
-import { SD3Transformer2D } from './sd3Transformer2d.js';
+import { type SD3Options, SD3Transformer2D } from './sd3Transformer2d.js';
 
 /** Moves every weight away from where it begins. */
 function shaken<M extends StoredModel>(model: M): M {
@@ -190,6 +191,25 @@ describe('folders of transformers', () => {
     await rm(root, { recursive: true });
   });
 
+  it("may be of diffusers' first class of transformers", async () => {
+    const root = await mkdtemp(join(tmpdir(), 'noisewright-'));
+    const small = { numAttentionHeads: 1, attentionHeadDim: 8, numLayers: 1, sampleSize: 4 };
+    const nothing = { num_vector_embeds: null, only_cross_attention: false, attention_type: 'default' };
+    for (const model of [
+      new DiT({ ...small, numEmbedsAdaNorm: 3 }, new Generator(1)),
+      new PixArtTransformer2D({ ...small, crossAttentionDim: 8 }, new Generator(1)),
+    ]) {
+      await saveModel(root, model);
+      const path = join(root, 'config.json');
+      const json = { ...JSON.parse(await readFile(path, 'utf8')), ...nothing, _class_name: 'Transformer2DModel' };
+      await writeFile(path, JSON.stringify(json));
+      expect(await loadComponent(root, 'Transformer2DModel')).toBeInstanceOf(model.constructor);
+      await writeFile(path, JSON.stringify({ ...json, only_cross_attention: true }));
+      await expect(loadComponent(root)).rejects.toThrow(/onlyCrossAttention/);
+    }
+    await rm(root, { recursive: true });
+  });
+
   it('may say more than shapes the network, and hold positions', async () => {
     const root = await mkdtemp(join(tmpdir(), 'noisewright-'));
     const model = new CLIPTextModel(text, new Generator(1));
@@ -271,7 +291,7 @@ describe('SD3Transformer2D', () => {
   });
 
   it('gives every weight its gradient', async () => {
-    const two = { ...config, numLayers: 2, dualAttentionLayers: [0], qkNorm: 'rms_norm' } as const;
+    const two: SD3Options = { ...config, numLayers: 2, dualAttentionLayers: [0], qkNorm: 'rms_norm' };
     const model = shaken(new SD3Transformer2D(two, new Generator(1)));
     await expectSlopes(model, [x, t], (x, t) => model.forward(x, t, conditions).square().mean());
   });

@@ -14,6 +14,7 @@ import {
 } from '../../io/node/index.js';
 import { Generator } from '../../random/index.js';
 import type { Denoiser } from '../denoiser.js';
+import { type ConfigJson, modernConfig } from '../legacy.js';
 import { classNameOf, denoiserClass, type ModelClass, modelClass, modelToJson, type StoredModel } from '../registry.js';
 
 const weightsFiles = { diffusers: 'diffusion_pytorch_model.safetensors', transformers: 'model.safetensors' } as const;
@@ -39,9 +40,11 @@ async function open<M extends StoredModel>(
 ): Promise<M> {
   await recoverFolder(folder);
   const path = join(folder, 'config.json');
-  const json = await readJson<{ _class_name?: unknown; architectures?: readonly unknown[] } | null>(path);
+  const written = await readJson<ConfigJson | null>(path);
+  const json = modernConfig(written);
   const [entry, model] = await naming(path, () => {
-    const entry = find(className ?? json?._class_name ?? json?.architectures?.[0]);
+    const named = json === written ? className : undefined;
+    const entry = find(named ?? json?._class_name ?? json?.architectures?.[0]);
     return [entry, entry.fromJson(json, new Blank())] as const;
   });
   const weights = await readWeights(folder, weightsFileOf(entry));
