@@ -8,7 +8,7 @@ export interface MagnitudeAwareOptions extends GuidanceOptions {
 }
 
 /**
- * Magnitude-aware guidance (MAMBO-G, Zhu et al. 2025): classifier-free guidance whose weight fades per sample as
+ * Magnitude-aware guidance (MAMBO-G, arXiv 2508.03442): classifier-free guidance whose weight fades per sample as
  * exp(-α |ε(x, y) - ε(x, ∅)| / |ε(x, ∅)|), which tames the first steps.
  * @throws RangeError for an interval or rescale that makes no sense.
  */
