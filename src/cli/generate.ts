@@ -1,6 +1,6 @@
 import { type NdArray, ndarray } from '../array/index.js';
 import type { Guider } from '../guidance/index.js';
-import { sample, VariancePreservingFlow } from '../pipelines/index.js';
+import { sample, sampleByFlow, VariancePreservingFlow } from '../pipelines/index.js';
 import type { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { Generator } from '../random/index.js';
 import type { Sampler } from '../samplers/index.js';
@@ -13,6 +13,8 @@ export interface GenerateOptions {
   readonly guidance: Guider;
   readonly sampler?: Sampler;
   readonly steps: number;
+  /** Solve the probability-flow ODE to this tolerance instead, with as many steps as that takes. */
+  readonly tolerance?: number;
   readonly seed: number;
   /** Pictures made at a time; default 128. */
   readonly batch?: number;
@@ -27,6 +29,8 @@ export interface GenerateOptions {
 export interface Generated {
   /** [N, C, H, W] in [-1, 1]. */
   readonly images: NdArray<'float32'>;
+  /** Calls of the model for each picture. */
+  readonly evaluations: number;
   /** After each step: the noisy pictures, and the estimate of the final ones; empty unless they were to be kept. */
   readonly steps: readonly { readonly sample: NdArray<'float32'>; readonly x0: NdArray<'float32'> }[];
 }
@@ -34,7 +38,7 @@ export interface Generated {
 /** Samples any number of pictures, batch by batch. */
 export async function generate(options: GenerateOptions): Promise<Generated> {
   const { pipeline, classes, steps, batch = 128, keepSteps, onStep } = options;
-  const { guidance, compile, signal } = options;
+  const { guidance, compile, signal, tolerance } = options;
   const { sampler = pipeline.sampler } = options;
   const flow = pipeline.sampler.predictionType === 'flow' && sampler.predictionType !== 'flow';
   const model = flow ? new VariancePreservingFlow(pipeline.model) : pipeline.model;
@@ -45,7 +49,26 @@ export async function generate(options: GenerateOptions): Promise<Generated> {
   const images: NdArray[] = [];
   const kept: { sample: NdArray[]; x0: NdArray[] }[] = [];
   let done = 0;
+  let evaluations = 0;
   for (const part of batches) {
+    if (tolerance !== undefined) {
+      const flowed = await sampleByFlow({
+        model: pipeline.model,
+        sampler: pipeline.sampler,
+        classes: part,
+        guidance,
+        seed: rng,
+        rtol: tolerance,
+        atol: tolerance,
+        compile,
+        signal,
+        onStep: ({ t }) => onStep?.(done + 1 - t, batches.length, part.length),
+      });
+      onStep?.(++done, batches.length, 0);
+      images.push(flowed.images);
+      evaluations += flowed.evaluations / batches.length;
+      continue;
+    }
     let last: NdArray | undefined;
     for await (const step of sample({
       model,
@@ -58,6 +81,7 @@ export async function generate(options: GenerateOptions): Promise<Generated> {
       signal,
     })) {
       last = step.sample;
+      evaluations = step.total;
       if (keepSteps) {
         kept[step.step - 1] ??= { sample: [], x0: [] };
         kept[step.step - 1].sample.push(step.sample);
@@ -69,6 +93,7 @@ export async function generate(options: GenerateOptions): Promise<Generated> {
   }
   return {
     images: joined(images),
+    evaluations: Math.round(evaluations),
     steps: kept.map(({ sample, x0 }) => ({ sample: joined(sample), x0: joined(x0) })),
   };
 }

@@ -11,7 +11,15 @@ import { openGuider } from './openGuider.js';
 import { duration, type Output } from './output.js';
 import { shippedCheckpoint } from './package.js';
 import { Progress } from './progress.js';
-import { parseClasses, type SamplerName, samplerNamed, samplerNameOf, samplerNames, wholeNumber } from './values.js';
+import {
+  number,
+  parseClasses,
+  type SamplerName,
+  samplerNamed,
+  samplerNameOf,
+  samplerNames,
+  wholeNumber,
+} from './values.js';
 
 interface Options extends Readonly<Record<string, unknown>> {
   readonly classes: string;
@@ -22,7 +30,8 @@ interface Options extends Readonly<Record<string, unknown>> {
   readonly guidanceRescale?: string;
   readonly weaker?: string;
   readonly classifier?: string;
-  readonly sampler?: SamplerName;
+  readonly sampler?: SamplerName | 'ode';
+  readonly tolerance: number;
   readonly steps: number;
   readonly seed: number;
   readonly out: string;
@@ -64,9 +73,13 @@ export function defineSample(program: Command, cli: Cli): void {
         .option('--weaker <run>', 'a smaller or less trained run for the guider auto to move away from')
         .option('--classifier <run>', 'of noisy pictures, for the guider classifier')
         .addOption(
-          new Option('--sampler <name>', 'default: the one that fits what the model predicts').choices(samplerNames),
+          new Option(
+            '--sampler <name>',
+            'default: the one that fits what the model predicts; ode: the probability flow, in adaptive steps',
+          ).choices([...samplerNames, 'ode']),
         )
         .option('--steps <n>', 'steps of the sampler', wholeNumber('--steps'), 30)
+        .option('--tolerance <x>', 'error of one step of the sampler ode', number('--tolerance'), 1e-3)
         .option('--seed <n>', 'of the noise', wholeNumber('--seed', 0), 0)
         .option('--out <file>', 'the labelled grid', 'grid.png')
         .option(
@@ -98,7 +111,13 @@ async function runSample(
   const guidanceText = withGuidanceFlags(options.guidance, { layers, interval, rescale });
   const pipeline = await ClassConditionalPipeline.fromPretrained(run);
   const { model } = pipeline;
-  const sampler = options.sampler ? samplerNamed(options.sampler, pipeline.sampler) : pipeline.sampler;
+  const ode = options.sampler === 'ode';
+  const named = options.sampler === 'ode' ? undefined : options.sampler;
+  const sampler = named ? samplerNamed(named, pipeline.sampler) : pipeline.sampler;
+  if (ode && (options.trajectory || options.animation))
+    throw new UsageError('--sampler ode: its steps are of any length; leave out --trajectory and --animation');
+  if (!(options.tolerance > 0))
+    throw new UsageError(`--tolerance: expected a number above 0, got ${options.tolerance}`);
   const guidance = await openGuider(guidanceText, pipeline, sampler, options);
   if (options.animation && !/\.(gif|webp)$/i.test(options.animation))
     throw new UsageError(`--animation: expected a .gif or .webp file, got '${options.animation}'`);
@@ -114,6 +133,7 @@ async function runSample(
     guidance,
     sampler,
     steps,
+    ...(ode && { tolerance: options.tolerance }),
     seed,
     compile: { device, threads },
     keepSteps: options.trajectory !== undefined || options.animation !== undefined,
@@ -125,16 +145,19 @@ async function runSample(
     model: run,
     classes: options.classes,
     guidance: guidanceText,
-    sampler: sampler.className,
-    steps,
+    sampler: ode ? 'ode' : sampler.className,
+    steps: ode ? generated.evaluations : steps,
+    ...(ode && { tolerance: options.tolerance }),
     seed,
   };
   const names = labels.map((label) => classLabel(pipeline, label));
   const files = await write(generated, { ...options, labels, names, settings: JSON.stringify(settings) });
   const count = `${labels.length * perClass} pictures in ${duration(seconds)}`;
-  output.line(`${count} (${samplerNameOf(sampler)}, ${steps} steps, guidance ${guidanceText}, seed ${seed})`);
+  const how = ode ? `ode, ${generated.evaluations} calls` : `${samplerNameOf(sampler)}, ${steps} steps`;
+  output.line(`${count} (${how}, guidance ${guidanceText}, seed ${seed})`);
   for (const [what, path] of Object.entries(files)) output.line(`${`${what}:`.padEnd(11)} ${path}`);
-  output.record({ kind: 'samples', ...settings, sampler: samplerNameOf(sampler), labels, perClass, seconds, files });
+  const name = ode ? 'ode' : samplerNameOf(sampler);
+  output.record({ kind: 'samples', ...settings, sampler: name, labels, perClass, seconds, files });
   return exitCodes.ok;
 }
 

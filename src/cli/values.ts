@@ -13,6 +13,8 @@ import {
   kdpm2Ancestral,
   lms,
   pndm,
+  predictorCorrector,
+  predictorCorrectorFor,
   type Sampler,
   unipc,
 } from '../samplers/index.js';
@@ -70,6 +72,7 @@ const factories = {
   unipc,
   'flow-euler': flowMatchEuler,
   'flow-heun': flowMatchHeun,
+  pc: predictorCorrector,
 } as const;
 export type SamplerName = keyof typeof factories;
 export const samplerNames = Object.keys(factories) as SamplerName[];
@@ -82,6 +85,7 @@ export const samplerNames = Object.keys(factories) as SamplerName[];
 export function samplerNamed(name: SamplerName, own: Sampler): Sampler {
   const factory = factories[name] as NamedFactory;
   if (factory.className === own.className) return own;
+  if (name === 'pc') return predictorCorrectorFor(own) as Sampler;
   if (own.predictionType !== 'flow') {
     if (name.startsWith('flow-'))
       throw new UsageError(

@@ -10,7 +10,7 @@ import {
   vpSde,
 } from '../diffusion/index.js';
 import { predictionField, predictionTypeOf, scheduleFields } from './config.js';
-import { type Linear, noise, substitute, sum, x } from './linear.js';
+import { type Linear, noise, substitute, sum, x, x0 } from './linear.js';
 import { epsilonForm, type Marginal, preservedAtRatio, rectified, x0Form } from './marginal.js';
 import { makePlan, type SamplerCall } from './plan.js';
 import { defineSampler, type Sampler, startField, stepsField } from './sampler.js';
@@ -102,16 +102,16 @@ export const predictorCorrector = defineSampler({
     /** Signal-to-noise ratio that sets the corrector's step size. */
     snr: z.number().positive().default(0.16),
     correctorSteps: z.number().int().positive().default(1),
-    /** The time at which the reverse process ends, short of 0. */
-    samplingEps: z.number().positive().max(1).default(1e-3),
+    /** The time at which the reverse process ends, short of 0; null: 1 / steps, better for few. */
+    samplingEps: z.number().positive().max(1).nullable().default(1e-3),
     /** Let the predictor follow the deterministic twin of the reverse SDE. */
     probabilityFlow: z.boolean().default(false),
   },
   options: {
     steps: stepsField.default(1000),
     start: startField,
-    /** Leave out the noise of the last predictor step. */
-    denoise: z.boolean().default(true),
+    /** Leave out the noise of the last predictor step; 'tweedie' ends in the estimate of the clean sample instead. */
+    denoise: z.union([z.boolean(), z.literal('tweedie')]).default(true),
   },
 
   create(config) {
@@ -146,7 +146,7 @@ export const predictorCorrector = defineSampler({
         const least = sde.name === 've' || predictor === 'euler_maruyama' ? 1 : Math.floor(config.betaMax) + 1;
         if (steps < least)
           throw new RangeError(`${name}: expected at least ${least} steps for betaMax ${config.betaMax}, got ${steps}`);
-        const calls = sdeTimes(steps, samplingEps).flatMap((t, i): SamplerCall[] => {
+        const calls = sdeTimes(steps, samplingEps ?? 1 / steps).flatMap((t, i): SamplerCall[] => {
           const { score, ...asked } = ask(t);
           const call = (to: Linear): SamplerCall => ({
             ...sde.marginal(t),
@@ -155,11 +155,11 @@ export const predictorCorrector = defineSampler({
             next: { x: to },
           });
           const predicted = predict(t, steps, score);
-          const last = denoise && i === steps - 1;
+          const ending = i === steps - 1 ? denoise : false;
           const corrections = corrector === 'none' ? 0 : correctorSteps;
           return [
             ...Array.from({ length: corrections }, () => call(correct(t, steps, score))),
-            ...(predicted ? [call(last ? mean(predicted) : predicted)] : []),
+            ...(predicted ? [call(ending === 'tweedie' ? x0 : ending ? mean(predicted) : predicted)] : []),
           ];
         });
         return makePlan({ name, calls, initialScale: sde.priorSigma, start });
@@ -176,14 +176,18 @@ const diffusersNames = {
   score: 'score',
 } as const;
 
-/** Predictor-corrector sampling for the denoiser that another sampler is for. @param config what to change. */
+/**
+ * Predictor-corrector sampling for the denoiser that another sampler is for, set up to end cleanly after few steps.
+ * @param config what to change.
+ */
 export function predictorCorrectorFor(
   own: Sampler,
   config: Parameters<typeof predictorCorrector>[0] = {},
 ): ReturnType<typeof predictorCorrector> {
   const keys = new Set<string>(predictorCorrector.configKeys);
   const shared = Object.fromEntries(Object.entries(own.config).filter(([key]) => keys.has(key)));
-  return predictorCorrector({ ...shared, predictionType: diffusersNames[own.predictionType], ...config });
+  const predictionType = diffusersNames[own.predictionType];
+  return predictorCorrector({ ...shared, predictionType, samplingEps: null, ...config }, { denoise: 'tweedie' });
 }
 
 /** How noisy x of the SDE is where a denoiser is told this timestep. */
