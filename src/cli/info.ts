@@ -1,8 +1,8 @@
-import { readFile, stat } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { z } from 'zod';
-import { readJson } from '../io/node/index.js';
+import { pathExists, readJson } from '../io/node/index.js';
 import { classNameOf, EncoderUNet } from '../models/index.js';
 import { ClassConditionalPipeline, loadNoisyClassifier } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
@@ -44,7 +44,7 @@ export function defineInfo(program: Command, cli: Cli): void {
 async function info(output: Output, _: object, [run = shippedCheckpoint]: readonly string[]): Promise<ExitCode> {
   const { model, sampler, classNames } = await open(run);
   const path = join(run, 'run.json');
-  const config = (await stat(path).catch(() => undefined)) && (await readJson<object>(path));
+  const config = (await pathExists(path)) && (await readJson<object>(path));
   const history = join(run, 'metrics.jsonl');
   const [metrics, accuracies] = [await readMetrics(history, metric), await readMetrics(history, accuracyMetric)];
   const parameters = model.parameterCount();

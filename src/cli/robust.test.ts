@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ndarray } from '../array/index.js';
 import { blankRaster } from '../io/index.js';
-import { savePng, writeNpz } from '../io/node/index.js';
+import { pathExists, savePng, writeNpz } from '../io/node/index.js';
 import { runCli } from './program.js';
 
 async function call(...args: string[]): Promise<{ code: number; out: string; err: string }> {
@@ -20,11 +20,6 @@ const newRun = (out: string, ...more: string[]): string[] => [
   ...['train', '--model', 'dit', '--preset', 'tiny', '--data', at('toy.npz'), '--batch', '4', '--threads', '1'],
   ...['--model-config', '{"numLayers": 1, "attentionHeadDim": 8, "patchSize": 4}', '--out', out, ...more],
 ];
-const exists = (path: string): Promise<boolean> =>
-  stat(path).then(
-    () => true,
-    () => false,
-  );
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'noisewright-'));
@@ -86,13 +81,13 @@ describe('a run in use', () => {
     const used = await copy('used');
     const settings = await readFile(join(used, 'run.json'), 'utf8');
     const going = call('train', '--resume', used, '--steps', '100000');
-    while (!(await exists(join(used, 'train.lock')))) await new Promise((resolve) => setTimeout(resolve, 5));
+    while (!(await pathExists(join(used, 'train.lock')))) await new Promise((resolve) => setTimeout(resolve, 5));
     const { code, err } = await call('train', '--resume', used, '--steps', '6');
     expect(err).toContain(`the run ${used} is in use by process ${process.pid}`);
     expect(code).toBe(1);
     process.emit('SIGINT');
     expect((await going).code).toBe(130);
-    expect(await exists(join(used, 'train.lock'))).toBe(false);
+    expect(await pathExists(join(used, 'train.lock'))).toBe(false);
     expect(JSON.parse(await readFile(join(used, 'run.json'), 'utf8'))).toEqual({
       ...JSON.parse(settings),
       steps: 100_000,
@@ -156,7 +151,7 @@ describe('a damaged run', () => {
 test('a classifier is not written over what is there, nor trained into nonsense', async () => {
   const flags = ['train-classifier', '--data', at('toy.npz'), '--epochs', '2', '--batch', '4', '--threads', '1'];
   expect((await call(...flags, '--out', folder)).err).toContain('is not empty');
-  expect(await exists(at('toy.npz'))).toBe(true);
+  expect(await pathExists(at('toy.npz'))).toBe(true);
   expect((await call(...flags, '--out', at('c'), '--learning-rate', '0')).err).toContain(
     'expected a number above 0, got 0',
   );

@@ -1,7 +1,6 @@
-import { stat } from 'node:fs/promises';
 import { z } from 'zod';
 import type { NdArray } from '../array/index.js';
-import { readSafetensors, writeSafetensors } from '../io/node/index.js';
+import { pathExists, readSafetensors, writeSafetensors } from '../io/node/index.js';
 import type { ImageQuality } from '../training/index.js';
 
 /** What came out at one point of a sweep. */
@@ -33,7 +32,7 @@ export class SweepStore {
   /** @param settings all that a result depends on beside its point. @throws Error for a file that is no such store. */
   static async open(path: string, settings: string): Promise<SweepStore> {
     const results = new Map<string, SweepResult>();
-    if (await stat(path).catch(() => undefined)) {
+    if (await pathExists(path)) {
       const { tensors, metadata = {} } = await readSafetensors(path);
       if (metadata.settings === settings)
         for (const [key, pictures] of tensors)

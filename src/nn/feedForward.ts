@@ -35,21 +35,12 @@ export class ProjectedActivation extends Module {
 }
 
 /** value * act(gate) with (value, gate) the halves of proj(x) (Shazeer 2020): GEGLU with 'gelu', SwiGLU with 'silu'. */
-export class GatedLinearUnit extends Module {
-  readonly proj: Linear;
-
-  constructor(
-    dim: number,
-    dimOut: number,
-    readonly activation: ActivationName,
-    options: { bias?: boolean },
-    rng: Generator,
-  ) {
-    super();
-    this.proj = new Linear(dim, 2 * dimOut, options, rng);
+export class GatedLinearUnit extends ProjectedActivation {
+  constructor(dim: number, dimOut: number, activation: ActivationName, options: { bias?: boolean }, rng: Generator) {
+    super(dim, 2 * dimOut, activation, options, rng);
   }
 
-  forward(x: Tensor): Tensor {
+  override forward(x: Tensor): Tensor {
     return gatedLinearUnit(this.proj.forward(x), this.activation);
   }
 }

@@ -120,7 +120,8 @@ async function syncTree(folder: string): Promise<void> {
   await syncFolder(folder);
 }
 
-const exists = (path: string): Promise<boolean> =>
+/** Whether there is a file or folder that can be seen. */
+export const pathExists = (path: string): Promise<boolean> =>
   stat(path).then(
     () => true,
     () => false,
@@ -131,8 +132,8 @@ const replacedName = (target: string): string => join(dirname(target), `.${basen
 export async function recoverFolder(path: string): Promise<void> {
   const target = resolve(path);
   const replaced = replacedName(target);
-  if (!(await exists(replaced))) return;
-  if (await exists(target)) await rm(replaced, { recursive: true, force: true });
+  if (!(await pathExists(replaced))) return;
+  if (await pathExists(target)) await rm(replaced, { recursive: true, force: true });
   else await rename(replaced, target);
 }
 
@@ -154,7 +155,7 @@ export async function writeFolderAtomic(path: string, fill: (folder: string) => 
     await mkdir(aside);
     await fill(aside);
     await syncTree(aside);
-    if (await exists(target)) await rename(target, replacedName(target));
+    if (await pathExists(target)) await rename(target, replacedName(target));
     await rename(aside, target);
     await syncFolder(dirname(target));
     await rm(replacedName(target), { recursive: true, force: true });

@@ -3,7 +3,7 @@ import { createReadStream } from 'node:fs';
 import { copyFile, mkdir, open, readFile, rename, rm, stat, symlink } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import type { ListFileEntry } from '@huggingface/hub';
-import { fileError, writeFileAtomic } from './files.js';
+import { fileError, pathExists, writeFileAtomic } from './files.js';
 
 export interface HubOptions {
   /** Branch, tag or commit; default main. */
@@ -81,7 +81,7 @@ export async function hubSnapshot(
 async function cachedSnapshot(storage: string, revision: string): Promise<string | undefined> {
   const commit = await readFile(join(storage, 'refs', revision), 'utf8').catch(() => revision);
   const snapshot = join(storage, 'snapshots', commit.trim());
-  return (await stat(snapshot).catch(() => undefined)) ? snapshot : undefined;
+  return (await pathExists(snapshot)) ? snapshot : undefined;
 }
 
 function hubProblem(cause: unknown): string {

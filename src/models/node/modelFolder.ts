@@ -5,6 +5,7 @@ import { type NdArray, toFloat32, toHalf } from '../../array/index.js';
 import {
   fileError,
   openSafetensors,
+  pathExists,
   readJson,
   readSafetensors,
   recoverFolder,
@@ -84,7 +85,7 @@ export async function saveModel(folder: string, model: StoredModel, options: Sav
 }
 
 /** Zeros where numbers are drawn, for models whose weights are about to be read. */
-class Blank extends Generator {
+export class Blank extends Generator {
   override fillUniform<T extends Float32Array | Float64Array>(out: T): T {
     return out;
   }
@@ -108,7 +109,7 @@ async function readOrOpen(path: string): Promise<Map<string, NdArray>> {
 async function readWeights(folder: string, weightsFile: string): Promise<Map<string, NdArray>> {
   const half = weightsFile.replace(/\.safetensors$/, '.fp16.safetensors');
   const found = async (names: readonly string[]) => {
-    for (const name of names) if (await exists(join(folder, name))) return join(folder, name);
+    for (const name of names) if (await pathExists(join(folder, name))) return join(folder, name);
     return undefined;
   };
   const path = await found([`${weightsFile}.index.json`, `${weightsFile}.index.fp16.json`]);
@@ -163,9 +164,3 @@ async function naming<T>(path: string, work: () => T): Promise<T> {
     throw fileError('read', path, cause);
   }
 }
-
-const exists = (path: string): Promise<boolean> =>
-  stat(path).then(
-    () => true,
-    () => false,
-  );

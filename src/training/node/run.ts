@@ -1,10 +1,11 @@
-import { appendFile, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { appendFile, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { batches, type Dataset } from '../../data/index.js';
 import { openDataset } from '../../data/node/index.js';
 import {
   lock,
+  pathExists,
   readJson,
   readSafetensors,
   writeFileAtomic,
@@ -65,7 +66,7 @@ export class TrainingRun {
   /** A new run; its folder is made by {@link run}. @throws Error when the folder holds one already, TypeError for a wrong config. */
   static async create(options: TrainOptions, folder: string): Promise<TrainingRun> {
     const config = trainConfig.parse(options);
-    if (await exists(join(folder, 'run.json')))
+    if (await pathExists(join(folder, 'run.json')))
       throw new Error(
         `${folder} already holds a training run: continue it with --resume ${folder}, or choose another folder`,
       );
@@ -78,13 +79,13 @@ export class TrainingRun {
    * @throws Error when there is no run, or its last checkpoint is damaged (named).
    */
   static async resume(folder: string, changes: { steps?: number } = {}): Promise<TrainingRun> {
-    if (!(await exists(join(folder, 'run.json'))))
+    if (!(await pathExists(join(folder, 'run.json'))))
       throw new Error(`${folder}: no training run here (run.json is missing)`);
     const config = { ...(await readJson(join(folder, 'run.json'), trainConfig as z.ZodType<TrainConfig>)), ...changes };
     const run = await TrainingRun.open(folder, config);
     const [last, earlier] = (await run.checkpoints()).reverse();
     if (last !== undefined) await run.restore(last, earlier);
-    else if (await exists(join(folder, 'model_index.json')))
+    else if (await pathExists(join(folder, 'model_index.json')))
       throw new Error(
         `${folder}: there are weights, but no checkpoint to continue from: begin a new run in another folder`,
       );
@@ -250,9 +251,3 @@ const stepOf = (line: string): number => {
     return Number.POSITIVE_INFINITY;
   }
 };
-
-const exists = (path: string): Promise<boolean> =>
-  stat(path).then(
-    () => true,
-    () => false,
-  );
