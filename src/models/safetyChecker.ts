@@ -3,7 +3,7 @@ import { type NdArray, ndarray } from '../array/index.js';
 import { ClipImageProcessor, parseFields, toRasters } from '../io/index.js';
 import { buffer, type Linear, Module, ones } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
-import { type Compiled, compile, type Tensor, type Variable } from '../tensor/index.js';
+import { type CompileOptions, compile, type Tensor, type Variable } from '../tensor/index.js';
 import { fromTransformersJson, normalLinear, toTransformersJson } from './clip.js';
 import { CLIPVisionModel, clipVisionConfig } from './clipVision.js';
 import { modelConfig, positive } from './config.js';
@@ -39,7 +39,6 @@ export class SafetyChecker extends Module {
   readonly conceptEmbedsWeights: Variable;
   readonly specialCareEmbedsWeights: Variable;
   readonly config: SafetyCheckerConfig;
-  private scores?: Compiled<readonly [Tensor], { concepts: Tensor; specialCare: Tensor }>;
 
   /** @throws TypeError for a config field that is unknown or out of range, RangeError for fields that do not fit together. */
   constructor(options: SafetyCheckerOptions, rng: Generator) {
@@ -94,16 +93,14 @@ export class SafetyChecker extends Module {
    * @param images float32 [N, 3, H, W] in [-1, 1].
    * @param processor of the pipeline's feature_extractor/.
    */
-  async check(images: NdArray<'float32'>, processor = new ClipImageProcessor()): Promise<SafetyVerdict[]> {
-    this.scores ??= compile((x: Tensor) => this.forward(x), { freeze: true });
-    const scores = await this.scores(processor.process(toRasters(images)));
+  async check(
+    images: NdArray<'float32'>,
+    processor: ClipImageProcessor = new ClipImageProcessor(),
+    how: CompileOptions = {},
+  ): Promise<SafetyVerdict[]> {
+    const score = compile((x: Tensor) => this.forward(x), { freeze: true, ...how });
+    const scores = await score(processor.process(toRasters(images))).finally(() => score.release());
     return verdicts(scores.concepts, scores.specialCare);
-  }
-
-  /** Frees what {@link check} keeps from call to call. */
-  async release(): Promise<void> {
-    await this.scores?.release();
-    this.scores = undefined;
   }
 }
 

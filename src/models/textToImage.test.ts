@@ -165,7 +165,6 @@ describe('SafetyChecker', () => {
     const images = new Generator(2).randn([2, 3, 10, 12]);
     const judged = await model.check(images, new ClipImageProcessor({ size: 8, cropSize: 8 }));
     expect(judged).toHaveLength(2);
-    await model.release();
     const unsafe = { unsafe: true, badConcepts: [0], specialCare: [] };
     const black = blackened(images, [{ ...unsafe, unsafe: false }, unsafe]);
     expect(black.data.subarray(0, 360)).toEqual(images.data.subarray(0, 360));

@@ -1,6 +1,6 @@
 import { type NdArray, ndarray } from '../array/index.js';
 import { cfg, type Guider } from '../guidance/index.js';
-import { type LoraLayer, loraFor, UNet2DCondition } from '../models/index.js';
+import { blackened, type LoraLayer, loraFor, type SafetyVerdict, UNet2DCondition } from '../models/index.js';
 import { type LowRanks, type Module, timestepEmbedding, withLowRank } from '../nn/index.js';
 import { Generator } from '../random/index.js';
 import type { PlanOptions, Sampler, SamplerPlan } from '../samplers/index.js';
@@ -36,11 +36,16 @@ export interface PromptOptions {
   readonly compile?: CompileOptions;
 }
 
+/** Judges finished pictures [N, 3, H, W] in [-1, 1]. */
+export type SafetyCheck = (images: NdArray<'float32'>, compile?: CompileOptions) => Promise<readonly SafetyVerdict[]>;
+
 export interface TextToImageParts {
   readonly model: TextConditioned;
   readonly vae: Autoencoder;
   readonly prompts: PromptEncoder;
   readonly sampler: Sampler;
+  /** Pictures that it finds unsafe come out black. */
+  readonly safety?: SafetyCheck;
 }
 
 export interface TextToImageOptions extends Omit<SamplingOptions, 'sampler' | 'plan' | 'latents'> {
@@ -73,6 +78,14 @@ export interface TextToImageOptions extends Omit<SamplingOptions, 'sampler' | 'p
   readonly controls?: readonly Control[];
 }
 
+export interface ImagesOptions {
+  readonly onStep?: (step: SampleStep) => void;
+  /** false: pictures are not judged, even when the model comes with a safety checker. */
+  readonly safetyChecker?: boolean;
+  /** What the safety checker finds, one for each picture. */
+  readonly onVerdicts?: (verdicts: readonly SafetyVerdict[]) => void;
+}
+
 /**
  * Latent diffusion guided by text (Rombach et al. 2022), from noise or from a picture (SDEdit, Meng et al. 2021), painted
  * anew in part (with a UNet of 4 or 9 channels), and controlled by ControlNets; any sampler, any guidance.
@@ -103,10 +116,14 @@ export class TextToImage {
     yield* denoise(await this.#prepare(options));
   }
 
-  /** The finished pictures, [N, 3, H, W] in about [-1, 1]. */
-  async images(options: TextToImageOptions & { onStep?: (step: SampleStep) => void }): Promise<NdArray<'float32'>> {
+  /** The finished pictures, [N, 3, H, W] in about [-1, 1]; black where the safety checker finds them unsafe. */
+  async images(options: TextToImageOptions & ImagesOptions): Promise<NdArray<'float32'>> {
     const latents = await lastSample(this.sample(options), options.onStep);
-    return this.latents.decode(latents, options.compile);
+    const images = await this.latents.decode(latents, options.compile);
+    if (!this.parts.safety || options.safetyChecker === false) return images;
+    const judged = await this.parts.safety(images, options.compile);
+    options.onVerdicts?.(judged);
+    return judged.some(({ unsafe }) => unsafe) ? blackened(images, judged) : images;
   }
 
   async #prepare(options: TextToImageOptions) {

@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import type { ClipTokenizer } from '../../io/index.js';
+import { ClipImageProcessor, type ClipTokenizer } from '../../io/index.js';
 import {
   fileError,
   loadTokenizer,
@@ -16,6 +16,7 @@ import {
   AutoencoderKL,
   CLIPTextModel,
   PixArtTransformer2D,
+  SafetyChecker,
   SD3Transformer2D,
   UNet2DCondition,
 } from '../../models/index.js';
@@ -23,7 +24,7 @@ import { loadComponent, type SaveModelOptions, saveModel } from '../../models/no
 import { type Sampler, samplerFromConfig } from '../../samplers/index.js';
 import type { Autoencoder } from '../latentSpace.js';
 import { ClipPrompts, type ClipTower, Sd3Prompts, SdxlPrompts } from '../promptEncoders.js';
-import { type PromptEncoder, type TextConditioned, TextToImage } from '../textToImage.js';
+import { type PromptEncoder, type SafetyCheck, type TextConditioned, TextToImage } from '../textToImage.js';
 
 const entry = z.union([z.tuple([z.string(), z.string()]), z.tuple([z.null(), z.null()])]);
 const modelIndex = z
@@ -43,7 +44,7 @@ function classOf(index: ModelIndex, part: string): string | undefined {
  * @param folder holds model_index.json and a folder for each part.
  * @throws Error that names the file, part or field at fault: missing, of an unknown class, of a wrong shape, a pickle.
  */
-export async function loadTextToImage(folder: string): Promise<TextToImage> {
+export async function loadTextToImage(folder: string, options: LoadTextToImageOptions = {}): Promise<TextToImage> {
   const path = join(folder, 'model_index.json');
   const index = await readJson(path, modelIndex);
   const part = <M>(name: string): Promise<M> => {
@@ -57,7 +58,27 @@ export async function loadTextToImage(folder: string): Promise<TextToImage> {
   const sampler = samplerFromConfig(new TextDecoder().decode(await readBytes(scheduler)));
   const vae = await part<Autoencoder>('vae');
   const model = await part<TextConditioned>(modelName);
-  return new TextToImage({ model, vae, sampler, prompts: await promptEncoder(folder, index, model) });
+  const safety = options.safetyChecker === false ? undefined : await safetyCheck(folder, index);
+  return new TextToImage({ model, vae, sampler, safety, prompts: await promptEncoder(folder, index, model) });
+}
+
+export interface LoadTextToImageOptions {
+  /** false: a safety checker in the folder is not opened. */
+  readonly safetyChecker?: boolean;
+}
+
+/** The folder's safety checker, which it may lack, with the preprocessing it was tuned to. */
+async function safetyCheck(folder: string, index: ModelIndex): Promise<SafetyCheck | undefined> {
+  const className = classOf(index, 'safety_checker');
+  if (!className) return undefined;
+  const checker = await loadComponent(join(folder, 'safety_checker'), className);
+  if (!(checker instanceof SafetyChecker))
+    throw new TypeError(`${folder}: safety_checker is a ${className}, expected ${SafetyChecker.className}`);
+  const path = join(folder, 'feature_extractor', 'preprocessor_config.json');
+  const processor = classOf(index, 'feature_extractor')
+    ? ClipImageProcessor.fromJson(await readJson(path, z.record(z.string(), z.unknown())))
+    : undefined;
+  return (images, compile) => checker.check(images, processor, compile);
 }
 
 /** How the texts of a model are encoded, by the model's class and its text towers. */
