@@ -14,7 +14,7 @@ import { interruptible } from './interrupt.js';
 import { duration, type Output, shellWord } from './output.js';
 import { packageVersion } from './package.js';
 import { Progress } from './progress.js';
-import { number, parseGuidance, samplerNamed, samplerNameOf, samplerNames, wholeNumber } from './values.js';
+import { fileName, number, parseGuidance, samplerNamed, samplerNameOf, samplerNames, wholeNumber } from './values.js';
 
 /** Everything that a picture follows from: kept in the PNG file, read back by `--from`. */
 const recipeSchema = z.object({
@@ -34,6 +34,7 @@ const recipeSchema = z.object({
   mask: z.string().optional(),
   control: z.array(z.string()).default([]),
   lora: z.array(z.string()).default([]),
+  promptSyntax: z.enum(['weighted', 'plain']).default('weighted'),
 });
 type Recipe = z.output<typeof recipeSchema>;
 const savedRecipe = z.object({
@@ -47,6 +48,7 @@ interface Options extends Partial<Omit<z.input<typeof recipeSchema>, 'prompt'>>,
   readonly out: string;
   readonly from?: string;
   readonly tile?: boolean;
+  readonly safetyChecker: boolean;
   readonly device: 'cpu' | 'webgpu' | 'cuda';
   readonly threads?: number;
 }
@@ -90,7 +92,14 @@ export function defineTextToImage(program: Command, cli: Cli): void {
         .option('--control <net=file[:scale]>', "a ControlNet's folder and what it is shown; may be repeated", gathered)
         .option('--lora <file[:weight]>', 'a LoRA in .safetensors; may be repeated', gathered)
         .option('--from <file>', 'repeat a picture that generate made; other flags change what they name')
-        .option('--out <file>', 'a .png file; several pictures are numbered', 'picture.png')
+        .option('--out <file>', 'a .png file; several pictures are numbered', fileName('--out', '.png'), 'picture.png')
+        .addOption(
+          new Option(
+            '--prompt-syntax <name>',
+            'weighted: (word:1.3) and [word] count more and less; plain: as diffusers reads it',
+          ).choices(['weighted', 'plain']),
+        )
+        .option('--no-safety-checker', "do not judge pictures by the model's safety checker")
         .option('--tile', 'decode large pictures in tiles: less memory')
         .addOption(
           new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
@@ -103,7 +112,6 @@ export function defineTextToImage(program: Command, cli: Cli): void {
 
 async function run(output: Output, options: Options, [prompt]: readonly string[]): Promise<ExitCode> {
   const { out, device, threads, from } = options;
-  if (extname(out).toLowerCase() !== '.png') throw new UsageError(`--out: expected a .png file, got '${out}'`);
   const saved = from === undefined ? undefined : await readRecipe(from);
   const recipe = recipeOf({ ...saved?.recipe, ...(prompt !== undefined && { prompt }) }, options);
   const size = recipe.size === undefined ? undefined : parseSize(recipe.size);
@@ -113,7 +121,7 @@ async function run(output: Output, options: Options, [prompt]: readonly string[]
   if (saved && saved.fingerprint !== model && options.model === undefined)
     output.line(`note: ${recipe.model} is not the model that made ${from}; the picture will differ`);
 
-  const pipeline = await loadTextToImage(folder);
+  const pipeline = await loadTextToImage(folder, { safetyChecker: options.safetyChecker });
   if (options.tile) pipeline.latents.use = { tiling: true };
   await addLoras(pipeline, recipe.lora);
   const pictures = await readPictures(pipeline, recipe, size);
@@ -132,9 +140,14 @@ async function run(output: Output, options: Options, [prompt]: readonly string[]
       seed: recipe.seed,
       imagesPerPrompt: recipe.images,
       clipSkip: recipe.clipSkip,
+      promptSyntax: recipe.promptSyntax,
       strength: recipe.strength,
       compile: { device, threads },
       signal,
+      onVerdicts: (verdicts) => {
+        const count = verdicts.filter(({ unsafe }) => unsafe).length;
+        if (count > 0) progress.log(`the safety checker blackened ${count} of ${verdicts.length} pictures`);
+      },
       onStep: ({ step, total }) => progress.update((step / total) * recipe.steps),
     }),
   ).finally(() => progress.stop());
