@@ -28,6 +28,9 @@ const repeatsFirstStep = ({ tensors }: ReferenceCase): boolean =>
       !/^out\.step\d+\./.test(name) || `${data}` === `${tensors.get(name.replace(/^out\.step\d+/, 'out.step0'))?.data}`,
   );
 
+/** Trainings of channels so few (4 and 8, in groups of 2) that rounding shows after as many steps. */
+const fiveSteps = ({ description }: ReferenceCase): boolean => Number(description.steps) >= 5;
+
 /** Every exception from the rules at the end; the first rule that fits counts. */
 const rules: readonly Rule[] = [
   {
@@ -119,6 +122,22 @@ const rules: readonly Rule[] = [
     tensor: /^decay\./,
     tolerance: 1e-14,
     reason: 'a handful of float64 operations on the host',
+  },
+  {
+    group: /^E_training$/,
+    kind: /^UNet2DConditionModel$/,
+    tensor: /^grad_norms$/,
+    when: fiveSteps,
+    tolerance: 1e-2,
+    reason: 'Adam amplifies: a last bit of the initial weights moves the fifth norm of the gradient by 6e-3 (measured)',
+  },
+  {
+    group: /^E_training$/,
+    kind: /^UNet2DConditionModel$/,
+    tensor: /^(after|ema)\./,
+    when: fiveSteps,
+    tolerance: 1e-3,
+    reason: 'the same amplification: 1e-4 in weights, which is 3e-4 of the largest in some (measured)',
   },
   { group: /^E_training$/, kind: /^(EMAModel|training_utils)$/, tolerance: 1e-6, reason: 'a few float32 operations' },
 

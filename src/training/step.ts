@@ -3,7 +3,7 @@ import { dropLabels, inTraining, type Module } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
 import { type CompileOptions, compile, gradients, sumOverParts, type Tensor, Variable } from '../tensor/index.js';
 import { emaUpdate } from './ema.js';
-import type { Objective } from './objective.js';
+import type { NoisyBatch, Objective } from './objective.js';
 import { clipGradients, type Optimizer } from './optimizer.js';
 
 /** A model of noisy images: a denoiser, or a classifier. */
@@ -14,14 +14,23 @@ export interface NoisyImageModel extends Module {
   forward(x: Tensor, timestep: Tensor, classLabels?: Tensor): Tensor;
 }
 
-export interface TrainingStepOptions {
-  readonly model: NoisyImageModel;
-  readonly objective: Objective;
+/** Arrays or tensors of a batch by name, with the samples on axis 0. */
+export type BatchOf<T> = Readonly<Record<string, T>>;
+
+/** What a training minimises, for any model. */
+export interface Learner {
+  readonly parameters: ReadonlyMap<string, Variable>;
+  /** Inside the traced step: noises the batch, drops conditions ... `batch` begins with the images. */
+  prepare(batch: BatchOf<Tensor>): BatchOf<Tensor>;
+  /** The scalar loss of what was prepared, or of a part of it. */
+  loss(part: BatchOf<Tensor>): Tensor;
+}
+
+export interface LearningStepOptions {
+  readonly learner: Learner;
   readonly optimizer: Optimizer;
-  /** Noise, timesteps and dropped conditions are drawn from here. */
+  /** Noise, timesteps, dropped conditions and dropout are drawn from here. */
   readonly rng: Generator;
-  /** Share of samples trained without their condition (p_uncond of Ho & Salimans 2022). */
-  readonly conditionDropout?: number;
   /** Gradients are scaled down to this joint norm. */
   readonly clipNorm?: number;
   /** Batches whose gradients are averaged before one update. */
@@ -29,6 +38,13 @@ export interface TrainingStepOptions {
   /** Averages of the parameters, by name, updated with each step's decay. */
   readonly ema?: ReadonlyMap<string, Variable>;
   readonly compile?: CompileOptions;
+}
+
+export interface TrainingStepOptions extends Omit<LearningStepOptions, 'learner'> {
+  readonly model: NoisyImageModel;
+  readonly objective: Objective;
+  /** Share of samples trained without their condition (p_uncond of Ho & Salimans 2022). */
+  readonly conditionDropout?: number;
 }
 
 export interface TrainingBatch {
@@ -45,54 +61,73 @@ export interface TrainingStepResult {
   readonly gradientNorm: number;
 }
 
-export interface TrainingStep {
+export interface LearningStep<Batch> {
   /** One update from `accumulate` batches. `step` counts from 1. */
-  run(
-    batches: readonly TrainingBatch[],
-    step: number,
-    learningRate: number,
-    emaDecay: number,
-  ): Promise<TrainingStepResult>;
+  run(batches: readonly Batch[], step: number, learningRate: number, emaDecay: number): Promise<TrainingStepResult>;
   release(): Promise<void>;
 }
+export type TrainingStep = LearningStep<TrainingBatch>;
 
-/** Forward, backward and update of one training step: one compiled graph, the parameters its state. */
+/** A model of noisy images learns an objective: {@link learningStep} on images and classes. */
 export function trainingStep(options: TrainingStepOptions): TrainingStep {
-  const { model, objective, optimizer, rng, conditionDropout = 0, clipNorm, accumulate = 1, ema } = options;
-  const parameters = [...model.namedParameters().values()];
-  const sums = accumulate > 1 ? parameters.map((p) => new Variable(zeros(p.shape), false, 'gradient sum')) : [];
+  const step = learningStep({ ...options, learner: noisyImageLearner(options) });
+  return {
+    run: (batches, ...numbers) => {
+      const arrays = batches.map(({ images, labels }) => ({ images, labels }));
+      return step.run(arrays, ...numbers);
+    },
+    release: step.release,
+  };
+}
 
+function noisyImageLearner({ model, objective, rng, conditionDropout = 0 }: TrainingStepOptions): Learner {
   const dropCondition = (labels: Tensor): Tensor | undefined => {
     if (model.nullClass === undefined) return undefined;
     return conditionDropout === 0 ? labels : dropLabels(labels, model.nullClass, conditionDropout);
   };
-  /** Loss and gradients of a batch, accumulated over parts that fit the caches. */
-  const backward = (images: Tensor, labels: Tensor) =>
-    inTraining(() => {
+  return {
+    parameters: model.namedParameters(),
+    prepare({ images, labels }) {
       const batch = { ...objective.noisy(images, rng, labels), label: dropCondition(labels) };
-      const names = (Object.keys(batch) as (keyof typeof batch)[]).filter((name) => batch[name] !== undefined);
-      const parts = options.compile?.device && options.compile.device !== 'cpu' ? 1 : partsOf(images.shape);
+      return Object.fromEntries(Object.entries(batch).filter((entry): entry is [string, Tensor] => !!entry[1]));
+    },
+    loss: (part) => objective.loss(model.forward(part.x, part.timestep, part.label), part as NoisyBatch),
+  };
+}
+
+/** Forward, backward and update of one training step: one compiled graph, the parameters its state. */
+export function learningStep(options: LearningStepOptions): LearningStep<BatchOf<NdArray>> {
+  const { learner, optimizer, rng, clipNorm, accumulate = 1, ema } = options;
+  const parameters = [...learner.parameters.values()];
+  const sums = accumulate > 1 ? parameters.map((p) => new Variable(zeros(p.shape), false, 'gradient sum')) : [];
+
+  /** Loss and gradients of a batch, accumulated over parts that fit the caches. */
+  const backward = (inputs: BatchOf<Tensor>) =>
+    inTraining(() => {
+      const batch = learner.prepare(inputs);
+      const names = Object.keys(batch);
+      const whole = options.compile?.device && options.compile.device !== 'cpu';
+      const parts = whole ? 1 : partsOf(Object.values(inputs)[0].shape);
       const [loss, ...sums] = sumOverParts(
         parts,
-        names.map((name) => batch[name]!),
+        names.map((name) => batch[name]),
         (slices) => {
-          const part = Object.fromEntries(names.map((name, i) => [name, slices[i]])) as unknown as typeof batch;
-          const prediction = model.forward(part.x, part.timestep, part.label);
-          const share = objective.loss(prediction, part).mul(1 / parts);
+          const part = Object.fromEntries(names.map((name, i) => [name, slices[i]]));
+          const share = learner.loss(part).mul(1 / parts);
           return [share, ...gradients(share, parameters)];
         },
       );
       return { loss, gradients: sums };
     }, rng);
 
-  const gather = compile((images: Tensor, labels: Tensor) => {
-    const { loss, gradients } = backward(images, labels);
+  const gather = compile((batch: BatchOf<Tensor>) => {
+    const { loss, gradients } = backward(batch);
     for (const [i, sum] of sums.entries()) sum.assign(sum.add(gradients[i]));
     return { loss };
   }, options.compile);
 
-  const update = compile((images: Tensor, labels: Tensor, numbers: readonly Tensor[]) => {
-    const { loss, gradients } = backward(images, labels);
+  const update = compile((batch: BatchOf<Tensor>, numbers: readonly Tensor[]) => {
+    const { loss, gradients } = backward(batch);
     const [averaging, ...hyperparameters] = numbers;
     const mean = accumulate === 1 ? gradients : gradients.map((g, i) => g.add(sums[i]).mul(1 / accumulate));
     const { clipped, norm } = clipGradients(mean, clipNorm);
@@ -106,10 +141,9 @@ export function trainingStep(options: TrainingStepOptions): TrainingStep {
   return {
     async run(batches, step, learningRate, emaDecay) {
       let loss = 0;
-      for (const { images, labels } of batches.slice(0, -1)) loss += scalar((await gather(images, labels)).loss);
-      const { images, labels } = batches[batches.length - 1];
+      for (const batch of batches.slice(0, -1)) loss += scalar((await gather(batch)).loss);
       const numbers = [1 - emaDecay, ...optimizer.hyperparameters(step, learningRate)].map((x) => ndarray([x], []));
-      const last = await update(images, labels, numbers);
+      const last = await update(batches[batches.length - 1], numbers);
       return { loss: (loss + scalar(last.loss)) / batches.length, gradientNorm: scalar(last.norm) };
     },
     async release() {
