@@ -99,7 +99,10 @@ function apgOptions(config: Config, momentum: number, limit: number, eta: number
   const axes = config.adaptive_projected_guidance_norm_dim ?? undefined;
   return {
     ...optionsOf(config),
-    momentum: numberOf(config, 'adaptive_projected_guidance_momentum', momentum),
+    momentum:
+      config.adaptive_projected_guidance_momentum === null
+        ? 0
+        : numberOf(config, 'adaptive_projected_guidance_momentum', momentum),
     normThreshold: numberOf(config, 'adaptive_projected_guidance_rescale', limit),
     eta: numberOf(config, 'eta', eta),
     axes: axes === undefined ? undefined : many(z.number()).parse(axes),
@@ -248,24 +251,26 @@ async function guidedRun(reference: ReferenceCase, kind: Kind): Promise<Outputs>
   const model = modelOf(reference, call.model);
   const config = common.parse(call.guider);
   const guider = config.enabled ? kind.create(config) : guidance.unguided();
-  const rate = Number(/^x = x - ([\d.]+)\*pred$/.exec(call.update)?.[1]);
+  const [, sign, factor] = /^x = x ([+-]) ([\d.]+)\s*\*\s*pred$/.exec(call.update) ?? [];
+  const rate = Number(`${sign}${factor}`);
   const labels = reference.input('labels');
   const negatives = ndarray(Array<number>(labels.data.length).fill(call.null_label), labels.shape, 'int64');
   let x = reference.input('x');
+  let state: readonly NdArray[] = Array.from({ length: guider.slots }, () => zeros(x.shape));
   const all: number[] = [];
   for (const [index, timestep] of call.timesteps.entries()) {
     const step: StepInfo = { index, total: call.timesteps.length, timestep };
-    const run = compile((x: Tensor, t: Tensor, positive: Tensor, negative: Tensor, inputs: Tensor) => {
+    const run = compile((x: Tensor, t: Tensor, labels: readonly Tensor[], inputs: Tensor, slots: readonly Tensor[]) => {
       const predictions = guider.branches(step).map((branch) => {
-        const labels = branch.condition === 'positive' ? positive : negative;
-        const forward = () => model.forward(x, t, labels);
+        const forward = () =>
+          branch.predict?.(x, t, {}) ?? model.forward(x, t, labels[Number(branch.condition === 'negative')]);
         return [branch.name, predicted(model, branch, [x.shape[2], x.shape[3]], forward)] as const;
       });
-      const { prediction } = guidance.guidePrediction(guider, new Map(predictions), inputs, [], x.shape[1]);
-      return x.sub(prediction.mul(rate));
+      const guided = guidance.guidePrediction(guider, new Map(predictions), inputs, slots, x.shape[1]);
+      return { x: x.add(guided.prediction.mul(rate)), state: guided.state };
     });
     const times = ndarray(new Float32Array(x.shape[0]).fill(timestep));
-    x = await run(x, times, labels, negatives, ndarray([...guider.inputs(step)]));
+    ({ x, state } = await run(x, times, [labels, negatives], ndarray([...guider.inputs(step)]), state));
     await run.release();
     all.push(...(x.data as Float32Array));
   }
