@@ -35,7 +35,7 @@ export interface Generated {
   readonly steps: readonly { readonly sample: NdArray<'float32'>; readonly x0: NdArray<'float32'> }[];
 }
 
-/** Samples any number of pictures, batch by batch. */
+/** Samples any number of pictures, batch by batch. @throws Error when guidance was so strong that the numbers overflowed. */
 export async function generate(options: GenerateOptions): Promise<Generated> {
   const { pipeline, classes, steps, batch = 128, keepSteps, onStep } = options;
   const { guidance, compile, signal, tolerance } = options;
@@ -91,8 +91,11 @@ export async function generate(options: GenerateOptions): Promise<Generated> {
     }
     images.push(last!);
   }
+  const all = joined(images);
+  if (!all.data.every(Number.isFinite))
+    throw new Error('sampling ended in numbers that are not finite: lower the guidance scale, or take more steps');
   return {
-    images: joined(images),
+    images: all,
     evaluations: Math.round(evaluations),
     steps: kept.map(({ sample, x0 }) => ({ sample: joined(sample), x0: joined(x0) })),
   };

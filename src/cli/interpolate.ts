@@ -13,7 +13,7 @@ import { gridScale, joined } from './generate.js';
 import { duration, type Output } from './output.js';
 import { shippedCheckpoint } from './package.js';
 import { Progress } from './progress.js';
-import { parseClasses, parseGuidance, wholeNumber } from './values.js';
+import { fileName, parseClasses, parseGuidance, wholeNumber } from './values.js';
 
 interface Options extends Readonly<Record<string, unknown>> {
   readonly steps: number;
@@ -46,7 +46,12 @@ export function defineInterpolate(program: Command, cli: Cli): void {
         .option('--count <n>', 'pictures on the way, both ends included', wholeNumber('--count', 2), 9)
         .option('--classes <list>', 'of both pictures, by number or name; default: none')
         .option('--guidance <scale>', 'on the way back, as for sample; away from 1 the ends change, too', 'none')
-        .option('--out <file>', 'the strip: both pictures, and between them what was made', 'interpolation.png')
+        .option(
+          '--out <file>',
+          'the strip: both pictures, and between them what was made',
+          fileName('--out', '.png'),
+          'interpolation.png',
+        )
         .addOption(
           new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
         )

@@ -141,6 +141,17 @@ describe('a damaged run', () => {
     expect(code).toBe(1);
   });
 
+  test('sample writes no pictures that are none, and under no wrong name', async () => {
+    const flags = ['sample', run, '--steps', '2', '--per-class', '1', '--threads', '1'];
+    const { code, err } = await call(...flags, '--guidance', '1e999', '--out', at('wild.png'));
+    expect(err).toContain('sampling ended in numbers that are not finite: lower the guidance scale');
+    expect([code, await pathExists(at('wild.png'))]).toEqual([1, false]);
+    for (const [flag, value] of Object.entries({ out: 'a.jpg', trajectory: 'a.gif', animation: 'a.png', seed: '1e30' }))
+      expect((await call(...flags, `--${flag}`, at(value))).err).toContain(`--${flag}: expected a `);
+    const nowhere = await call(...flags, '--out', at('toy.npz', 'a.png'));
+    expect(nowhere.err).toMatch(/cannot write .*toy.npz: part of the path is a file/);
+  });
+
   test('info names settings that cannot be read', async () => {
     const damaged = await copy('settings');
     await writeFile(join(damaged, 'run.json'), '{');

@@ -1,7 +1,8 @@
+import { dirname } from 'node:path';
 import { type Command, Option } from 'commander';
 import { type NdArray, ndarray } from '../array/index.js';
 import { imageGrid, type Raster } from '../io/index.js';
-import { saveAnimation, savePng, writeSafetensors } from '../io/node/index.js';
+import { makeFolder, saveAnimation, savePng, writeSafetensors } from '../io/node/index.js';
 import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
@@ -12,6 +13,7 @@ import { duration, type Output } from './output.js';
 import { shippedCheckpoint } from './package.js';
 import { Progress } from './progress.js';
 import {
+  fileName,
   number,
   parseClasses,
   type SamplerName,
@@ -81,16 +83,22 @@ export function defineSample(program: Command, cli: Cli): void {
         .option('--steps <n>', 'steps of the sampler', wholeNumber('--steps'), 30)
         .option('--tolerance <x>', 'error of one step of the sampler ode', number('--tolerance'), 1e-3)
         .option('--seed <n>', 'of the noise', wholeNumber('--seed', 0), 0)
-        .option('--out <file>', 'the labelled grid', 'grid.png')
+        .option('--out <file>', 'the labelled grid', fileName('--out', '.png'), 'grid.png')
         .option(
           '--save-tensor <file>',
           'also write the pictures as a .safetensors file: samples [N, C, H, W] in [-1, 1], classes [N]',
+          fileName('--save-tensor', '.safetensors'),
         )
         .option(
           '--trajectory <file>',
           'also show, for one picture of each class, the estimate of the final picture on the way',
+          fileName('--trajectory', '.png'),
         )
-        .option('--animation <file>', 'also write the denoising as a .gif or .webp')
+        .option(
+          '--animation <file>',
+          'also write the denoising as a .gif or .webp',
+          fileName('--animation', '.gif', '.webp'),
+        )
         .addOption(
           new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
         )
@@ -119,8 +127,8 @@ async function runSample(
   if (!(options.tolerance > 0))
     throw new UsageError(`--tolerance: expected a number above 0, got ${options.tolerance}`);
   const guidance = await openGuider(guidanceText, pipeline, sampler, options);
-  if (options.animation && !/\.(gif|webp)$/i.test(options.animation))
-    throw new UsageError(`--animation: expected a .gif or .webp file, got '${options.animation}'`);
+  for (const path of [options.out, options.saveTensor, options.trajectory, options.animation])
+    if (path !== undefined) await makeFolder(dirname(path)); // not found out after minutes of sampling
   const { nullClass: classes = guidance.numClasses } = model;
   if (classes === undefined) throw new Error(`${run}: this model takes no classes`);
   const labels = parseClasses(options.classes, pipeline.classNames, classes);

@@ -1,3 +1,4 @@
+import { extname } from 'node:path';
 import {
   ddim,
   ddpm,
@@ -31,12 +32,20 @@ export const number =
     throw new UsageError(`${flag}: expected a number, got '${text}'`);
   };
 
+/** A reader of file names with one of these endings, for commander. @throws UsageError that names the flag. */
+export const fileName =
+  (flag: string, ...endings: readonly string[]) =>
+  (text: string): string => {
+    if (endings.includes(extname(text).toLowerCase())) return text;
+    throw new UsageError(`${flag}: expected a ${endings.join(' or ')} file, got '${text}'`);
+  };
+
 /** A reader of whole numbers from `least` on, for commander. @throws UsageError that names the flag. */
 export const wholeNumber =
   (flag: string, least = 1) =>
   (text: string): number => {
     const value = Number(text);
-    if (text.trim() !== '' && Number.isInteger(value) && value >= least) return value;
+    if (text.trim() !== '' && Number.isSafeInteger(value) && value >= least) return value;
     throw new UsageError(`${flag}: expected a whole number of at least ${least}, got '${text}'`);
   };
 
