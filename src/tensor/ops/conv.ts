@@ -98,18 +98,23 @@ export function convTranspose2d(
 }
 
 function inputGradient(g: Tensor, w: Tensor, shape: readonly number[], attrs: ConvAttrs): Tensor {
-  const { stride, pads, dilation, groups } = attrs;
-  const [, , kh, kw] = w.shape;
-  const far = ([0, 1] as const).map((i) => {
-    const reach = dilation[i] * ([kh, kw][i] - 1);
-    return [reach - pads[i][0], reach - pads[i][1]] as const;
-  });
+  const { stride, dilation, groups } = attrs;
+  const far = farPads(attrs, w.shape.slice(2));
   if (stride[0] !== 1 || stride[1] !== 1 || far.flat().some((p) => p < 0))
     return apply(transposedOp, [g, w], { ...attrs, size: [shape[2], shape[3]] as const });
   // With stride 1 it is an ordinary convolution.
   const turned = apply(turnedOp, [w], { groups });
-  return apply(convOp, [g, turned], { stride, pads: far as unknown as ConvAttrs['pads'], dilation, groups });
+  return apply(convOp, [g, turned], { stride, pads: far, dilation, groups });
 }
+
+/** How far the gradient's taps reach beyond its edges. */
+const farPads = ({ pads, dilation }: ConvAttrs, kernel: readonly number[]): ConvAttrs['pads'] => {
+  const [vertical, horizontal] = pads.map(([before, after], i): Pair => {
+    const reach = dilation[i] * (kernel[i] - 1);
+    return [reach - before, reach - after];
+  });
+  return [vertical, horizontal];
+};
 
 /** A kernel turned by 180 degrees, its channels swapped; a primitive so that an engine may lay it out as it likes. */
 const turnedOp: Op<{ groups: number }> = {
@@ -154,13 +159,14 @@ const weightGradient = (x: Tensor, g: Tensor, [, , kh, kw]: readonly number[], a
   apply(weightGradientOp, [x, g], { ...attrs, kernel: [kh, kw] as const });
 
 /** One matrix product per tap of the kernel, over batch and positions at once. */
-export function weightGradientByTaps(
-  x: Tensor,
-  g: Tensor,
-  { kernel, stride, pads, dilation, groups }: WeightGradientAttrs,
-): Tensor {
+export function weightGradientByTaps(x: Tensor, g: Tensor, attrs: WeightGradientAttrs): Tensor {
+  const { kernel, stride, pads, dilation, groups } = attrs;
   const [n, c] = x.shape;
   const [, o, oh, ow] = g.shape;
+  if (4 * o <= c && groups === 1 && stride[0] * stride[1] === 1 && kernel[0] * kernel[1] > 1) {
+    const far = farPads(attrs, kernel);
+    if (far.flat().every((p) => p >= 0)) return weightGradientByShifts(x, g, attrs, far);
+  }
   const length = n * oh * ow;
   const rows = g.transpose([1, 0, 2, 3]).reshape([groups, o / groups, length]);
   const padded = pad(x, [[0, 0], [0, 0], pads[0], pads[1]]);
@@ -183,4 +189,31 @@ export function weightGradientByTaps(
       taps.push(matmul(rows, tap.reshape([groups, length, c / groups])));
     }
   return stack(taps, 3).reshape([o, c / groups, ...kernel]);
+}
+
+/** The same where the gradient has few channels: then it is shifted past the image, for all taps in one product. */
+function weightGradientByShifts(
+  x: Tensor,
+  g: Tensor,
+  { kernel, dilation }: WeightGradientAttrs,
+  [vertical, horizontal]: ConvAttrs['pads'],
+): Tensor {
+  const [n, c, height, width] = x.shape;
+  const o = g.shape[1];
+  const padded = pad(g, [[0, 0], [0, 0], vertical, horizontal]);
+  const shifts = range(kernel[0]).flatMap((i) => {
+    const top = (kernel[0] - 1 - i) * dilation[0];
+    const band = slice(padded, 2, top, top + height);
+    return range(kernel[1]).map((j) => {
+      const left = (kernel[1] - 1 - j) * dilation[1];
+      return slice(band, 3, left, left + width);
+    });
+  });
+  const taps = kernel[0] * kernel[1];
+  const rows = stack(shifts, 1).reshape([n, taps * o, height * width]);
+  const products = matmul(rows, x.reshape([n, c, height * width]), { transB: true }).sum(0);
+  return products
+    .reshape([taps, o, c])
+    .transpose([1, 2, 0])
+    .reshape([o, c, ...kernel]);
 }
