@@ -23,6 +23,12 @@ const numbers = (array: NdArray): number[] => Array.from(array.data, Number);
 const vector = (...values: number[]) => ndarray(values);
 
 describe('compile', () => {
+  it('splits into more parts than a small constant can list', async () => {
+    const reversed = compile((x: Tensor) => concat(split(x, 300, 0).reverse(), 0));
+    expect(numbers(await reversed(ndarray([...Array(300).keys()])))).toEqual([...Array(300).keys()].reverse());
+    await reversed.release();
+  });
+
   it('takes and gives lists and records of arrays', async () => {
     const f = compile((a: Tensor, rest: { b: Tensor; c: readonly Tensor[] }) => ({
       sum: [a, rest.b, ...rest.c].reduce((x, y) => x.add(y)),

@@ -29,7 +29,7 @@ export interface EmitRequest {
   readonly outputs: readonly Tensor[];
 }
 
-/** Arrays above this many bytes are handed over beside the model instead of inside it. */
+/** Arrays above this many bytes are handed over beside the model instead of inside it, but for integers: sizes must be read with the graph. */
 const EXTERNAL_BYTES = 1024;
 
 /**
@@ -44,7 +44,7 @@ export function emitGraph({ inputs, weights, outputs }: EmitRequest): { graph: O
   const constants = new Map<string, string>();
   const weight = (array: NdArray): string => {
     const name = `w${initializers.length}`;
-    const external = sizeOf(array.shape) * bytesPerElement(array.dtype) > EXTERNAL_BYTES;
+    const external = array.dtype !== 'int64' && sizeOf(array.shape) * bytesPerElement(array.dtype) > EXTERNAL_BYTES;
     const stored = array instanceof StoredArray && external ? array.stored : undefined;
     initializers.push({ name, array, external, ...(stored && { stored }) });
     if (!stored || stored.dtype === array.dtype) return name;
