@@ -42,6 +42,11 @@ export class StoredArray<D extends DType = DType> implements NdArray<D> {
     return new StoredArray('float32', this.shape, this.range);
   }
 
+  /** The same elements in another shape of as many. */
+  reshaped(shape: Shape): StoredArray<D> {
+    return new StoredArray(this.dtype, shape, this.range);
+  }
+
   private load(): DataOf<D> {
     const array = fromBytes(this.range.read(), this.shape, this.range.dtype);
     return (array.dtype === this.dtype ? array : toFloat32(array)).data as DataOf<D>;

@@ -7,7 +7,7 @@ import { fileError, fingerprint, readBytes, readImage, readSafetensors, savePng 
 import { type ControlNet, loraLayers } from '../models/index.js';
 import { loadComponent } from '../models/node/index.js';
 import type { TextToImage } from '../pipelines/index.js';
-import { loadTextToImage, modelFolder } from '../pipelines/node/index.js';
+import { loadSingleFile, loadTextToImage, modelFolder } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { interruptible } from './interrupt.js';
@@ -49,6 +49,7 @@ interface Options extends Partial<Omit<z.input<typeof recipeSchema>, 'prompt'>>,
   readonly from?: string;
   readonly tile?: boolean;
   readonly safetyChecker: boolean;
+  readonly tokenizer?: string;
   readonly device: 'cpu' | 'webgpu' | 'cuda';
   readonly threads?: number;
 }
@@ -73,7 +74,10 @@ export function defineTextToImage(program: Command, cli: Cli): void {
     (command) => {
       command
         .argument('[prompt]', 'what to show; with --from, that of the picture')
-        .option('--model <source>', "a folder in diffusers' layout, or the id of one at the hub (owner/name)")
+        .option(
+          '--model <source>',
+          "a folder in diffusers' layout, the id of one at the hub (owner/name), or a .safetensors file of Stable Diffusion 1",
+        )
         .option('--negative <text>', 'what to move away from')
         .option('--guidance <scales>', "default 7.5; combinations as in 'sample', such as cfg=7.5,pag=3")
         .addOption(new Option('--sampler <name>', "default: the model's own").choices(samplerNames))
@@ -99,6 +103,7 @@ export function defineTextToImage(program: Command, cli: Cli): void {
             'weighted: (word:1.3) and [word] count more and less; plain: as diffusers reads it',
           ).choices(['weighted', 'plain']),
         )
+        .option('--tokenizer <source>', "for a single file, which has none: CLIP's, from a folder or the hub")
         .option('--no-safety-checker', "do not judge pictures by the model's safety checker")
         .option('--tile', 'decode large pictures in tiles: less memory')
         .addOption(
@@ -121,7 +126,10 @@ async function run(output: Output, options: Options, [prompt]: readonly string[]
   if (saved && saved.fingerprint !== model && options.model === undefined)
     output.line(`note: ${recipe.model} is not the model that made ${from}; the picture will differ`);
 
-  const pipeline = await loadTextToImage(folder, { safetyChecker: options.safetyChecker });
+  const { safetyChecker, tokenizer } = options;
+  const pipeline = await (folder.endsWith('.safetensors')
+    ? loadSingleFile(folder, { tokenizer })
+    : loadTextToImage(folder, { safetyChecker }));
   if (options.tile) pipeline.latents.use = { tiling: true };
   await addLoras(pipeline, recipe.lora);
   const pictures = await readPictures(pipeline, recipe, size);

@@ -10,6 +10,7 @@ export type * from './denoiser.js';
 export * from './diagonalGaussian.js';
 export * from './dit.js';
 export * from './encoderUnet.js';
+export * from './ldmNames.js';
 export * from './lora.js';
 export * from './pixartTransformer2d.js';
 export * from './registry.js';

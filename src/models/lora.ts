@@ -2,6 +2,8 @@ import { type NdArray, ndarray, toFloat32, zeros } from '../array/index.js';
 import { Conv2d, Linear, type LowRank, type LowRanks, Module, parameter } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
 import { type Tensor, type Variable, variable } from '../tensor/index.js';
+import { ldmUnetName } from './ldmNames.js';
+import { UNet2DCondition } from './unet2dCondition.js';
 
 /** The part of a pipeline that a layer of a LoRA file belongs to, by its folder's name. */
 export type LoraTarget = 'unet' | 'transformer' | 'text_encoder' | 'text_encoder_2';
@@ -81,9 +83,7 @@ export function loraLayers(tensors: ReadonlyMap<string, NdArray>): LoraLayer[] {
  */
 export function loraFor(model: Module, layers: readonly LoraLayer[], weight: number | Tensor = 1): LowRanks {
   const modules = [...model.namedModules()].filter(([, layer]) => layer instanceof Linear || layer instanceof Conv2d);
-  const byPath = new Map(
-    modules.flatMap(([path, layer]) => [path, path.replaceAll('.', '_')].map((key) => [key, layer])),
-  );
+  const byPath = new Map(modules.flatMap(([path, layer]) => namesOf(model, path).map((key) => [key, layer])));
   const misfits: string[] = [];
   const changes = new Map<Module, LowRank[]>();
   for (const { path, down, up, alpha } of layers) {
@@ -106,6 +106,19 @@ export function loraFor(model: Module, layers: readonly LoraLayer[], weight: num
       `LoRA: made for another architecture: ${misfits.length} of its ${layers.length} layers do not fit this ${model.constructor.name}: ${listed(misfits)}`,
     );
   return changes;
+}
+
+/** CompVis' name of one of the UNet's layers or weights. */
+export function ldmNameOf({ config }: UNet2DCondition, name: string): string | undefined {
+  const { layersPerBlock: layers, upBlockTypes } = config;
+  const attends = upBlockTypes.map((type) => type.includes('CrossAttn'));
+  return ldmUnetName(name, typeof layers === 'number' ? layers : layers[0], attends);
+}
+
+/** What files call a layer: its path, with underscores, and in CompVis' names. */
+function namesOf(model: Module, path: string): string[] {
+  const theirs = model instanceof UNet2DCondition ? ldmNameOf(model, path) : undefined;
+  return [path, path.replaceAll('.', '_'), ...(theirs ? [theirs.replaceAll('.', '_')] : [])];
 }
 
 /** The factors in the layer's own number of axes, if they fit it: files keep 1x1 convolutions and linear layers in either. */

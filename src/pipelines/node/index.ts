@@ -1,4 +1,5 @@
 export * from './classConditional.js';
 export * from './noisyClassifier.js';
+export * from './singleFile.js';
 export * from './source.js';
 export * from './textToImageFolder.js';
