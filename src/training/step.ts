@@ -80,7 +80,13 @@ export function trainingStep(options: TrainingStepOptions): TrainingStep {
   };
 }
 
-function noisyImageLearner({ model, objective, rng, conditionDropout = 0 }: TrainingStepOptions): Learner {
+/** How a model of noisy images learns from `images` and `labels`, in this order. */
+export function noisyImageLearner({
+  model,
+  objective,
+  rng,
+  conditionDropout = 0,
+}: Pick<TrainingStepOptions, 'model' | 'objective' | 'rng' | 'conditionDropout'>): Learner {
   const dropCondition = (labels: Tensor): Tensor | undefined => {
     if (model.nullClass === undefined) return undefined;
     return conditionDropout === 0 ? labels : dropLabels(labels, model.nullClass, conditionDropout);

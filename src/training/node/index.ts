@@ -1,2 +1,4 @@
+export * from './autoencoderRun.js';
 export * from './pipelineFolder.js';
 export * from './run.js';
+export * from './runFolder.js';
