@@ -75,6 +75,7 @@ export async function generate(options: GenerateOptions): Promise<Generated> {
       sampler,
       plan: { steps },
       classes: part,
+      knowsNullClass: pipeline.knowsNullClass,
       guidance,
       seed: rng,
       compile,

@@ -1,6 +1,12 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { ndarray } from '../array/index.js';
+import { writeNpz } from '../io/node/index.js';
 import { constant } from '../tensor/index.js';
 import { guiders, guidersHelp, parseGuidance, withGuidanceFlags } from './guidance.js';
+import { runCli } from './program.js';
 
 const step = (index: number, predictionType: 'epsilon' | 'flow' = 'epsilon') =>
   ({ index, total: 10, timestep: 0, predictionType }) as const;
@@ -59,4 +65,26 @@ test('says what does not fit', () => {
   for (const wrong of ['cfgs=3', 'cfg=3,cfg=4', 'pag=2:3', 'slg=2,skip=all', 'cfg=3,depth=2'])
     expect(() => parseGuidance(wrong), wrong).toThrow('--guidance: expected');
   expect(() => parseGuidance('slg=2,dropout=2')).toThrow('--guidance: dropout must lie in (0, 1), got 2');
+});
+
+test('a run that never dropped classes has no unconditional prediction', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'noisewright-'));
+  const call = async (...args: string[]) => {
+    const err: string[] = [];
+    const code = await runCli(args, { out: () => {}, err: (line) => err.push(line), interactive: false });
+    return { code, err: err.join(' ') };
+  };
+  const data = join(folder, 'toy.npz');
+  const [images, labels] = [ndarray(new Uint8Array(256), [4, 8, 8], 'uint8'), ndarray([0, 1, 0, 1], [4], 'uint8')];
+  await writeNpz(data, { images, labels, images_test: images, labels_test: labels });
+  const run = join(folder, 'run');
+  const model = ['--model', 'dit', '--preset', 'tiny', '--model-config', '{"numLayers": 1, "attentionHeadDim": 8}'];
+  const how = ['--data', data, '--batch', '4', '--steps', '1', '--condition-dropout', '0', '--out', run];
+  expect((await call('train', ...model, ...how)).code).toBe(0);
+  const out = ['--steps', '2', '--per-class', '1', '--out', join(folder, 'grid.png')];
+  const refused = await call('sample', run, '--guidance', '3', ...out);
+  expect(refused.code).toBe(1);
+  expect(refused.err).toContain('was trained without dropping conditions');
+  expect((await call('sample', run, '--guidance', 'pag=1', ...out)).code).toBe(0);
+  await rm(folder, { recursive: true, force: true });
 });

@@ -55,7 +55,7 @@ const nouns = { attention: 'self-attention', feedForward: 'feed-forward layer', 
 type Places = readonly ReadonlyMap<string, Module>[];
 
 function byDefault(places: Places): (place: ReadonlyMap<string, Module>, i: number) => [string, Module][] {
-  const middle = (name: string) => name.startsWith('mid_block.');
+  const middle = (name: string) => /(^|\.)mid_block\./.test(name);
   const hasMiddle = places.some((place) => [...place.keys()].some(middle));
   const first = places.length - Math.ceil(places.length / 3);
   return (place, i) => [...place].filter(([name]) => (hasMiddle ? middle(name) : i >= first));

@@ -78,7 +78,9 @@ export function scoreModel(options: ScoreModelOptions): ScoreModel {
     const z = x.mul(number(0));
     const predictions = guidance.branches(info).map((branch) => {
       const label = branch.condition === 'positive' ? inputs.labels : inputs.negatives;
-      const answer = () => predict(model, z, inputs.timestep, model.nullClass === undefined ? undefined : label);
+      const answer = () =>
+        branch.predict?.(z, inputs.timestep, { labels: label }) ??
+        predict(model, z, inputs.timestep, model.nullClass === undefined ? undefined : label);
       const layers = branch.perturb?.(model, [z.shape[2], z.shape[3]]);
       return [branch.name, layers ? withPerturbations(layers, answer) : answer()] as const;
     });
