@@ -1,27 +1,47 @@
 import { z } from 'zod';
 import { clippingOf } from './config.js';
+import type { Level } from './dpmUpdate.js';
 import { modelHistory, multistepOrder } from './dpmUpdate.js';
 import { type Linear, slot, sum, x } from './linear.js';
 import { logSnrFields, logSnrSolver } from './logSnr.js';
 import type { Marginal } from './marginal.js';
+import { numpyLog } from './numpyLog.js';
 import { makePlan, type SamplerCall } from './plan.js';
 import { defineSampler, startField, stepsField } from './sampler.js';
 import { checkCount, multistepTimesteps } from './spacing.js';
 
 const name = 'DEISMultistepScheduler';
 
-/** The integral from a to b of the polynomial in log rho that is 1 at node j and 0 at the others. */
+const f = Math.fround;
+
+/** A noise level as diffusers rounds it. */
+function roundedLevel(sigma: number, flow: boolean): Level {
+  const alpha = flow ? f(1 - sigma) : f(1 / f(Math.sqrt(f(f(sigma ** 2) + 1))));
+  const level = { alpha, sigma: flow ? sigma : f(sigma * alpha) };
+  return { ...level, lambda: Math.log(level.alpha) - Math.log(level.sigma) };
+}
+
+const rhoOf = ({ alpha, sigma }: Marginal): number => f(sigma / alpha);
+
+/**
+ * The integral from a to b of the polynomial in log rho that is 1 at node j and 0 at the others. Rounded step by step, in
+ * diffusers' order: for close nodes (beta sigmas) most digits cancel, and its runs move by up to 2e-3 on that account.
+ */
 function logLagrangeIntegral(nodes: readonly number[], j: number, a: number, b: number): number {
-  const others = nodes.filter((_, k) => k !== j).map(Math.log);
-  const norm = others.reduce((product, node) => product * (Math.log(nodes[j]) - node), 1);
-  // Antiderivatives of (log t - c) and of (log t - c)(log t - d).
+  // diffusers names the others in cyclic order.
+  const others = nodes
+    .map((_, k) => nodes[(j + 1 + k) % nodes.length])
+    .slice(0, -1)
+    .map(numpyLog);
+  const [c, d] = others;
+  const norm = others.map((node) => f(numpyLog(nodes[j]) - node)).reduce((product, factor) => f(product * factor));
   const antiderivative = (t: number): number => {
-    const l = Math.log(t);
-    const [c, d] = others;
-    if (d === undefined) return t * (l - c - 1);
-    return t * (l ** 2 - 2 * l + 2 - (c + d) * (l - 1) + c * d);
+    const l = numpyLog(t);
+    if (d === undefined) return f(f(t * f(f(l - c) - 1)) / norm);
+    const terms = [f(c * f(f(d - l) + 1)), -f(d * l), d, f(l * l), -f(2 * l), 2];
+    return f(f(t * terms.reduce((sum, term) => f(sum + term))) / norm);
   };
-  return (antiderivative(b) - antiderivative(a)) / norm;
+  return f(antiderivative(b) - antiderivative(a));
 }
 
 /**
@@ -51,7 +71,7 @@ export const deis = defineSampler({
 
     /** To t from levels[0], where the model says said[0]; it said the rest at the levels before. */
     const update = (t: Marginal, levels: readonly Marginal[], said: readonly Linear[]): Linear => {
-      const [rho, ...nodes] = [t, ...levels].map(({ alpha, sigma }) => sigma / alpha);
+      const [rho, ...nodes] = [t, ...levels].map(rhoOf);
       const weights = said.map((_, j) =>
         said.length === 1 ? rho - nodes[0] : logLagrangeIntegral(nodes, j, nodes[0], rho),
       );
@@ -67,7 +87,7 @@ export const deis = defineSampler({
         checkCount(name, solver.trained.length, steps);
         const final = replaced ? sigmas[sigmas.length - 1] : solver.trained[0];
         const ratios = Float32Array.from([...sigmas, final]);
-        const points = Array.from(ratios, solver.level);
+        const points = Array.from(ratios, (sigma) => roundedLevel(sigma, config.useFlowSigmas));
         const lowerAtEnd = config.lowerOrderFinal && steps < 15;
 
         const calls = times.map((timestep, i): SamplerCall => {

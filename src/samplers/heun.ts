@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { clipFields, clippingOf, sigmaSpacingFields } from './config.js';
 import { explodingFields, explodingSolver } from './exploding.js';
-import { slot, sum, x, x0 } from './linear.js';
+import { slot, sum, x } from './linear.js';
 import { explodingX0, preservedAtRatio } from './marginal.js';
 import { makePlan, type SamplerCall } from './plan.js';
 import { defineSampler, startField, stepsField } from './sampler.js';
@@ -33,14 +33,15 @@ export const heun = defineSampler({
             alpha: 1,
             sigma: level,
             x0: explodingX0(solver.predictionType, level),
+            slope: { alpha: 1, sigma: level },
             next: nextState,
           });
-          const derivative = (level: number) => sum([1 / level, x], [-1 / level, x0]);
-          const forward = sum([1, x], [next - sigma, derivative(sigma)]);
+          const slope = slot('slope');
+          const forward = sum([1, x], [next - sigma, slope]);
           if (next === 0) return [call(timestep, sigma, { x: forward })];
-          const average = sum([0.5, slot('derivative')], [0.5, derivative(next)]);
+          const average = sum([0.5, slot('derivative')], [0.5, slope]);
           return [
-            call(timestep, sigma, { x: forward, origin: x, derivative: derivative(sigma) }),
+            call(timestep, sigma, { x: forward, origin: x, derivative: slope }),
             call(levels.times[i + 1], next, { x: sum([1, slot('origin')], [next - sigma, average]) }),
           ];
         });

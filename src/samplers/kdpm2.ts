@@ -2,7 +2,7 @@ import { roundHalfToEven } from '../diffusion/index.js';
 import { predictionField, sigmaSpacingFields } from './config.js';
 import { ancestral } from './eulerAncestral.js';
 import { explodingFields, explodingSolver } from './exploding.js';
-import { noise, slot, sum, x, x0 } from './linear.js';
+import { noise, slot, sum, x } from './linear.js';
 import { explodingX0, preservedAtRatio } from './marginal.js';
 import { makePlan, type SamplerCall, type SamplerPlan } from './plan.js';
 import { defineSampler, startField, stepsField } from './sampler.js';
@@ -33,7 +33,7 @@ function midpointSampler(name: string, ending: Ending) {
           const round = config.useKarrasSigmas ? roundHalfToEven : (t: number) => t;
           const times = levels.times.map(round);
           const sigmas = Float32Array.from([...levels.sigmas, 0]);
-          const derivative = (level: number) => sum([1 / level, x], [-1 / level, x0]);
+          const slope = slot('slope');
 
           const calls = times.flatMap((timestep, i): SamplerCall[] => {
             const sigma = sigmas[i];
@@ -45,11 +45,12 @@ function midpointSampler(name: string, ending: Ending) {
               alpha: 1,
               sigma: level,
               x0: explodingX0(solver.predictionType, level),
+              slope: { alpha: 1, sigma: level },
               next,
             });
-            const towards = sum([1, x], [middle - sigma, derivative(sigma)]);
+            const towards = sum([1, x], [middle - sigma, slope]);
             if (middle === 0) return [call(timestep, sigma, { x: towards })];
-            const arrived = sum([1, slot('origin')], [down - sigma, derivative(middle)], [up, noise]);
+            const arrived = sum([1, slot('origin')], [down - sigma, slope], [up, noise]);
             return [
               call(timestep, sigma, { x: towards, origin: x }),
               call(sigmaToTimestep(middle, solver.logSigmas), middle, { x: arrived }),

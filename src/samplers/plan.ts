@@ -29,6 +29,12 @@ export interface SamplerCall extends Marginal {
    * norm of the noise over that of the score, `next` may use 'climb' = r^2 score and 'shake' = r noise.
    */
   readonly score?: Linear;
+  /**
+   * Adds the symbol 'slope' = (x - alpha x0) / sigma, for every call of a plan or none: in float32 and in this order, as
+   * diffusers computes it. It loses digits that folded coefficients would keep, and methods of higher order enlarge
+   * what is lost.
+   */
+  readonly slope?: Marginal;
   /** learned_range only: log of the noise's standard deviation = base + slope * variance prediction. */
   readonly logStd?: { readonly base: number; readonly slope: number };
 }
@@ -86,9 +92,9 @@ export function makePlan(parts: PlanParts): SamplerPlan {
   for (const [k, call] of calls.entries()) checkFinite(name, k, call);
 
   const slots = ['x', ...new Set(calls.flatMap((call) => Object.keys(call.next)).filter((slot) => slot !== 'x'))];
-  const symbols = [...slots, 'prediction', 'x0', 'noise', 'gradient', 'climb', 'shake'];
+  const symbols = [...slots, 'prediction', 'x0', 'noise', 'gradient', 'climb', 'shake', 'slope', 'factor', 'divisor'];
   const uses = (result: string, term: string) => calls.some((call) => (formOf(call, result)[term] ?? 0) !== 0);
-  const terms = ['x0', 'score', ...slots].flatMap((result) =>
+  const terms = ['x0', 'slope', 'score', ...slots].flatMap((result) =>
     symbols.filter((term) => uses(result, term)).map((term) => ({ result, term })),
   );
   const scalesInput = calls.some((call) => call.inputScale !== 1);
@@ -96,8 +102,10 @@ export function makePlan(parts: PlanParts): SamplerPlan {
   return { calls, initialScale, sigmas: parts.sigmas?.slice(start), layout: { ...shape, key: JSON.stringify(shape) } };
 }
 
-const formOf = ({ x0, score, next }: SamplerCall, result: string): Linear =>
-  (result === 'x0' ? x0 : result === 'score' ? score : next[result]) ?? {};
+function formOf({ x0, score, slope, next }: SamplerCall, result: string): Linear {
+  if (result === 'slope') return slope ? { factor: slope.alpha, divisor: slope.sigma } : {};
+  return (result === 'x0' ? x0 : result === 'score' ? score : next[result]) ?? {};
+}
 
 const foldX0 = (call: SamplerCall): SamplerCall => ({
   ...call,

@@ -1,5 +1,6 @@
 import { linspace } from '../diffusion/index.js';
 import { betaQuantile } from './betaQuantile.js';
+import { numpyLog } from './numpyLog.js';
 
 /** A zero-SNR schedule ends at alphasCumprod 0 and so at an infinite sigma: 2^-24 (sigma 4096) takes its place. */
 export const withFiniteSigmas = (alphasCumprod: Float32Array): Float32Array =>
@@ -30,7 +31,7 @@ export function sigmaToTimestep(sigma: number, logSigmas: Float32Array): number 
   return f(1 - weight) * low + weight * (low + 1);
 }
 
-export const logOf = (sigmas: Float32Array): Float32Array => sigmas.map(Math.log);
+export const logOf = (sigmas: Float32Array): Float32Array => sigmas.map(numpyLog);
 
 /** Karras et al. 2022, equation 5. */
 export const karrasSigmas = (max: number, min: number, steps: number, rho = 7): Float64Array =>
