@@ -1,3 +1,5 @@
+export * from './affinePath.js';
+export * from './conditionalFlow.js';
 export { type HybridLossInputs, hybridLoss, variationalBound } from './learnedVariance.js';
 export { denoisingLoss, squaredError } from './losses.js';
 export {
@@ -8,6 +10,7 @@ export {
   noiseSchedule,
 } from './noiseSchedule.js';
 export { linspace, linspaceFloat32, roundHalfToEven } from './numeric.js';
+export * from './optimalTransport.js';
 export {
   addNoise,
   convertPrediction,
