@@ -33,7 +33,7 @@ export const heun = defineSampler({
             alpha: 1,
             sigma: level,
             x0: explodingX0(solver.predictionType, level),
-            slope: { alpha: 1, sigma: level },
+            slope: level,
             next: nextState,
           });
           const slope = slot('slope');

@@ -45,7 +45,7 @@ function midpointSampler(name: string, ending: Ending) {
               alpha: 1,
               sigma: level,
               x0: explodingX0(solver.predictionType, level),
-              slope: { alpha: 1, sigma: level },
+              slope: level,
               next,
             });
             const towards = sum([1, x], [middle - sigma, slope]);

@@ -30,11 +30,11 @@ export interface SamplerCall extends Marginal {
    */
   readonly score?: Linear;
   /**
-   * Adds the symbol 'slope' = (x - alpha x0) / sigma, for every call of a plan or none: in float32 and in this order, as
-   * diffusers computes it. It loses digits that folded coefficients would keep, and methods of higher order enlarge
+   * Adds the symbol 'slope' = (x - x0) / this, for every call of a plan or none: in float32 and in this order, as
+   * diffusers computes it. It loses digits that folded coefficients would keep, and methods of second order enlarge
    * what is lost.
    */
-  readonly slope?: Marginal;
+  readonly slope?: number;
   /** learned_range only: log of the noise's standard deviation = base + slope * variance prediction. */
   readonly logStd?: { readonly base: number; readonly slope: number };
 }
@@ -92,7 +92,7 @@ export function makePlan(parts: PlanParts): SamplerPlan {
   for (const [k, call] of calls.entries()) checkFinite(name, k, call);
 
   const slots = ['x', ...new Set(calls.flatMap((call) => Object.keys(call.next)).filter((slot) => slot !== 'x'))];
-  const symbols = [...slots, 'prediction', 'x0', 'noise', 'gradient', 'climb', 'shake', 'slope', 'factor', 'divisor'];
+  const symbols = [...slots, 'prediction', 'x0', 'noise', 'gradient', 'climb', 'shake', 'slope', 'divisor'];
   const uses = (result: string, term: string) => calls.some((call) => (formOf(call, result)[term] ?? 0) !== 0);
   const terms = ['x0', 'slope', 'score', ...slots].flatMap((result) =>
     symbols.filter((term) => uses(result, term)).map((term) => ({ result, term })),
@@ -103,7 +103,7 @@ export function makePlan(parts: PlanParts): SamplerPlan {
 }
 
 function formOf({ x0, score, slope, next }: SamplerCall, result: string): Linear {
-  if (result === 'slope') return slope ? { factor: slope.alpha, divisor: slope.sigma } : {};
+  if (result === 'slope') return slope === undefined ? {} : { divisor: slope };
   return (result === 'x0' ? x0 : result === 'score' ? score : next[result]) ?? {};
 }
 

@@ -49,7 +49,7 @@ function run(plan: SamplerPlan, type: PredictionType, truth: number, noise = 0.7
     const known: Record<string, number> = { ...state, prediction: answers[type], noise };
     const evaluate = (form: Linear) => Object.entries(form).reduce((s, [name, w]) => s + w * (known[name] ?? 0), 0);
     known.x0 = evaluate(call.x0);
-    if (call.slope) known.slope = (state.x - call.slope.alpha * known.x0) / call.slope.sigma;
+    if (call.slope) known.slope = (state.x - known.x0) / call.slope;
     state = Object.fromEntries(Object.entries(call.next).map(([slot, form]) => [slot, evaluate(form)]));
     return state.x;
   });

@@ -70,8 +70,8 @@ export function applyStep(layout: StepLayout, inputs: StepInputs): StepResult {
   };
   const x0 = clip(evaluate('x0'), clipping);
   known.set('x0', x0);
-  const factor = terms.findIndex(({ result }) => result === 'slope');
-  if (factor >= 0) known.set('slope', x.sub(x0.mul(coefficient(factor + 1))).div(coefficient(factor + 2)));
+  const divisor = terms.findIndex(({ result }) => result === 'slope');
+  if (divisor >= 0) known.set('slope', x.sub(x0).div(coefficient(divisor + 1)));
   if (terms.some(({ result }) => result === 'score')) {
     const score = evaluate('score');
     const noise = inputs.noise ?? zerosLike(x);
