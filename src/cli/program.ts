@@ -2,6 +2,7 @@ import { Command, CommanderError } from 'commander';
 import { DivergedError } from '../training/index.js';
 import { defineBench } from './bench.js';
 import type { Cli } from './command.js';
+import { defineData } from './data.js';
 import { defineDemo } from './demo.js';
 import { defineEval } from './eval.js';
 import { type ExitCode, exitCodes, exitCodesHelp, UsageError } from './exitCodes.js';
@@ -16,6 +17,7 @@ import { defineSweep } from './sweep.js';
 import { defineTextToImage } from './textToImage.js';
 import { defineTrain } from './train.js';
 import { defineTrainClassifier } from './trainClassifier.js';
+import { defineTrainVae } from './trainVae.js';
 
 const examples = `
 Examples:
@@ -53,6 +55,8 @@ function program(cli: Cli): Command {
     defineExport,
     defineDemo,
     defineTrainClassifier,
+    defineTrainVae,
+    defineData,
   ])
     define(root, cli);
   return root;
