@@ -46,6 +46,15 @@ async function copy(name: string): Promise<string> {
 }
 
 describe('a run that cannot begin', () => {
+  test.each([
+    [['--predict', 'flow', '--min-snr-gamma', '5'], '--min-snr-gamma goes with --predict epsilon, x0 or v only'],
+    [['--timestep-density', 'uniform'], '--timestep-density goes with --predict flow only'],
+    [['--momentum', '0.5'], '--momentum goes with --optimizer sgd only'],
+  ])('says that a flag would do nothing: %j', async (flags, message) => {
+    expect(await call(...newRun(at('idle'), ...flags))).toMatchObject({ code: 2, err: `noisewright: ${message}` });
+    expect(await pathExists(at('idle'))).toBe(false);
+  });
+
   test('leaves its folder free for a better try', async () => {
     const { code, err } = await call(...newRun(at('large'), '--batch', '9'));
     expect(err).toContain('8 images, fewer than one batch of 9');

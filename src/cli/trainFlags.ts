@@ -112,6 +112,23 @@ export function givenTrainFields(options: Readonly<Record<string, unknown>>): Re
   );
 }
 
+/** Fields that say nothing but beside certain others. */
+const conditions: readonly (readonly [
+  only: readonly Field[],
+  goes: (config: TrainConfig) => boolean,
+  beside: string,
+])[] = [
+  [
+    ['betaSchedule', 'trainTimesteps', 'zeroTerminalSnr', 'learnVariance', 'minSnrGamma'],
+    ({ predict }) => predict !== 'flow',
+    '--predict epsilon, x0 or v',
+  ],
+  [['timestepDensity', 'flowWeighting'], ({ predict }) => predict === 'flow', '--predict flow'],
+  [['betas'], ({ optimizer }) => optimizer === 'adamw', '--optimizer adamw'],
+  [['momentum'], ({ optimizer }) => optimizer === 'sgd', '--optimizer sgd'],
+  [['lrStepRules'], ({ lrSchedule }) => lrSchedule === 'piecewise_constant', '--lr-schedule piecewise_constant'],
+];
+
 /**
  * The config of a new run.
  * @throws UsageError that names the flag, what it expects and what it was given.
@@ -128,7 +145,13 @@ export function trainConfigOf(options: Readonly<Record<string, unknown>>): Train
   if (!chosen) throw new UsageError(`--preset: ${name} has ${Object.keys(presets).join(', ')}; got '${preset}'`);
   const config = { ...chosen, ...jsonObject('--model-config', modelConfig as string | undefined) };
   const result = trainConfig.safeParse({ ...fields, model: className, modelConfig: config });
-  if (result.success) return result.data;
+  if (result.success) {
+    for (const [only, goes, beside] of conditions) {
+      const odd = only.find((field) => fields[field] !== undefined && !goes(result.data));
+      if (odd) throw new UsageError(`${flagName(odd)} goes with ${beside} only`);
+    }
+    return result.data;
+  }
   const { path, message } = result.error.issues[0];
   const given = fields[path[0] as string];
   throw new UsageError(
