@@ -80,23 +80,41 @@ function planEpoch(length: number, epoch: number, { seed = 0, shuffle = true, fl
   return { order, flips: flip ? Uint8Array.from(order, () => rng.random() & 1) : undefined };
 }
 
-/** Starts reading one batch after another, as they are asked for. */
-function* readings(dataset: Dataset, options: BatchOptions, position: DataPosition): IterableIterator<Promise<Batch>> {
-  const { batch, dropLast = true, epochs = Number.POSITIVE_INFINITY } = options;
-  const { length } = dataset;
+/** Which pictures make up a batch. */
+export interface BatchIndices {
+  readonly indices: Int32Array;
+  /** Where `flip` is asked for: 1 for those to be mirrored. */
+  readonly flips?: Uint8Array;
+  readonly next: DataPosition;
+}
+
+/**
+ * The pictures of one batch after another, as {@link batches} gives them out.
+ * @throws RangeError when there are fewer pictures than one batch, or the position lies outside the data set.
+ */
+export function* indexBatches(name: string, length: number, options: BatchOptions): IterableIterator<BatchIndices> {
+  const { batch, dropLast = true, epochs = Number.POSITIVE_INFINITY, position = { epoch: 0, index: 0 } } = options;
+  if (!Number.isInteger(batch) || batch < 1) throw new RangeError(`batches: batch ${batch}, expected 1, 2 ...`);
+  if (length === 0 || (dropLast && length < batch))
+    throw new RangeError(`batches: data set '${name}' has ${length} images, fewer than one batch of ${batch}`);
+  if (!(position.index >= 0 && position.index <= length && position.epoch >= 0))
+    throw new RangeError(`batches: position ${JSON.stringify(position)} is not in '${name}' of ${length} images`);
   for (let { epoch, index } = position; epoch < epochs; epoch++, index = 0) {
     const { order, flips } = planEpoch(length, epoch, options);
     while (index < length && !(dropLast && index + batch > length)) {
       const end = Math.min(index + batch, length);
-      const next = { epoch, index: end };
-      const reading = readBatch(dataset, order.slice(index, end), flips?.slice(index, end)).then((read) => ({
-        ...read,
-        next,
-      }));
-      reading.catch(() => undefined); // thrown where it is awaited, not before as an unhandled rejection
+      yield { indices: order.slice(index, end), flips: flips?.slice(index, end), next: { epoch, index: end } };
       index = end;
-      yield reading;
     }
+  }
+}
+
+/** Starts reading one batch after another, as they are asked for. */
+function* readings(dataset: Dataset, options: BatchOptions): IterableIterator<Promise<Batch>> {
+  for (const { indices, flips, next } of indexBatches(dataset.name, dataset.length, options)) {
+    const reading = readBatch(dataset, indices, flips).then((read) => ({ ...read, next }));
+    reading.catch(() => undefined); // thrown where it is awaited, not before as an unhandled rejection
+    yield reading;
   }
 }
 
@@ -106,16 +124,9 @@ function* readings(dataset: Dataset, options: BatchOptions, position: DataPositi
  * @throws RangeError when there are fewer pictures than one batch, or the position lies outside the data set.
  */
 export async function* batches(dataset: Dataset, options: BatchOptions): AsyncGenerator<Batch, void, undefined> {
-  const { batch, dropLast = true, position = { epoch: 0, index: 0 }, prefetch = 2 } = options;
-  const { name, length } = dataset;
-  if (!Number.isInteger(batch) || batch < 1) throw new RangeError(`batches: batch ${batch}, expected 1, 2 ...`);
-  if (length === 0 || (dropLast && length < batch))
-    throw new RangeError(`batches: data set '${name}' has ${length} images, fewer than one batch of ${batch}`);
-  if (!(position.index >= 0 && position.index <= length && position.epoch >= 0))
-    throw new RangeError(`batches: position ${JSON.stringify(position)} is not in '${name}' of ${length} images`);
-
+  const { prefetch = 2 } = options;
   const ahead: Promise<Batch>[] = [];
-  for (const reading of readings(dataset, options, position)) {
+  for (const reading of readings(dataset, options)) {
     ahead.push(reading);
     if (ahead.length > prefetch) yield await ahead.shift()!;
   }

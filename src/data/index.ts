@@ -1,3 +1,4 @@
 export * from './batches.js';
 export * from './dataset.js';
+export * from './edges.js';
 export * from './resize.js';

@@ -31,7 +31,7 @@ interface Listed {
 }
 
 /** Pictures at any depth, relative to the folder, in an order that is the same on every machine. */
-async function listPictures(folder: string): Promise<string[]> {
+export async function listPictures(folder: string): Promise<string[]> {
   const names = await readdir(folder, { recursive: true }).catch((cause) => {
     throw fileError('read', folder, cause);
   });
@@ -62,7 +62,8 @@ async function listClasses(folder: string): Promise<{ files: Listed[]; className
 }
 
 /** The part of a data set's folder that holds a split: `train` and `test` (or `val`) sub-folders, else all of it for training. */
-async function splitFolder(folder: string, split: Split): Promise<string> {
+/** The folder of a split: a sub-folder of its name, or the folder itself. */
+export async function splitFolder(folder: string, split: Split): Promise<string> {
   const entries = await readdir(folder, { withFileTypes: true }).catch((cause) => {
     throw fileError('read', folder, cause);
   });
