@@ -7,6 +7,7 @@ type Count = (node: Tensor) => number;
 const counts: Readonly<Record<string, Count>> = {
   sumOverParts: ({ attrs }) => (attrs.parts as number) * flops(attrs.outputs as readonly Tensor[]),
   matmul: ({ size, inputs: [a], attrs }) => 2 * size * a.shape.at(attrs.transA ? -2 : -1)!,
+  attend: ({ size, inputs: [scores] }) => 2 * size * scores.shape.at(-1)!,
   linear: ({ size, inputs: [x] }) => 2 * size * x.shape[1],
   conv2d: ({ size, inputs: [, weight] }) => 2 * size * (weight.size / weight.shape[0]),
   conv2dWeight: ({ size, shape: [o], inputs: [, g] }) => 2 * g.size * (size / o),

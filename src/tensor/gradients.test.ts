@@ -159,6 +159,10 @@ const cases: Record<string, [(...xs: Tensor[]) => Tensor, NdArray<'float32'>[], 
     [values([3, 4]), values([4], 2), values([4], 3)],
   ],
   'normalize over two axes': [(x) => normalize(x, 2, 1e-5), [values([2, 3, 4])]],
+  'attention, one query for all': [
+    (q, k, v) => scaledDotProductAttention(q, k, v),
+    [values([1, 3, 4]), values([1, 5, 4], 2), values([2, 5, 3], 3)],
+  ],
   attention: [
     (q, k, v) => scaledDotProductAttention(q, k, v),
     [values([2, 3, 4]), values([2, 5, 4], 2), values([2, 5, 6], 3)],

@@ -1,10 +1,11 @@
 import { ndarray, sizeOf } from '../../array/index.js';
 import { apply, furtherOutput, type Op } from '../op.js';
-import { axisOf, range } from '../shape.js';
+import { axisOf, broadcast, range } from '../shape.js';
 import type { Tensor } from '../tensor.js';
 import { channelProducts, scaleShift } from './channels.js';
 import { constant } from './leaves.js';
 import { matmul } from './linear.js';
+import { sumTo } from './reduce.js';
 
 type Axis = { axis: number };
 
@@ -187,6 +188,34 @@ export function groupNorm(x: Tensor, groups: number, weight: Tensor, bias: Tenso
   return apply(groupNormOp, [x, weight.reshape(perChannel), bias.reshape(perChannel)], { groups, eps });
 }
 
+type Nothing = Record<string, never>;
+/** softmax(scores) v. Further output: the softmax. */
+const attendOp: Op<Nothing> = {
+  name: 'attend',
+  infer: ([scores, v]) => {
+    const batch = broadcast(scores.shape.slice(0, -2), v.shape.slice(0, -2), 'attention');
+    return { shape: [...batch, scores.shape.at(-2)!, v.shape.at(-1)!], dtype: v.dtype };
+  },
+  emit: (e, { inputs: [scores, v] }) => {
+    const [weights] = e.node('Softmax', [e.name(scores)], { axis: { i: -1 } });
+    return [...e.node('MatMul', [weights, e.name(v)]), weights];
+  },
+  further: ({ inputs: [scores] }) => [scores],
+  gradient: ({ inputs: [scores, v], output: y }) => {
+    const weights = furtherOutput(y, 1);
+    return [
+      (g, [ofWeights]) => {
+        // The softmax's rows times their slopes add up to y times its gradient, which is narrower (Dao et al. 2022).
+        const slope = matmul(g, v, { transB: true }).sub(g.mul(y).sum(-1, true));
+        const dx = sumTo(slope.mul(weights), scores.shape);
+        if (!ofWeights) return dx;
+        return dx.add(ofWeights.sub(ofWeights.mul(weights).sum(-1, true)).mul(weights));
+      },
+      (g) => sumTo(matmul(weights, g, { transA: true }), v.shape),
+    ];
+  },
+};
+
 export interface AttentionOptions {
   /** Added to the scores (float) or keeping them (bool); broadcasts to [..., queries, keys]. */
   mask?: Tensor;
@@ -203,5 +232,7 @@ export function scaledDotProductAttention(
 ): Tensor {
   let scores = matmul(q, k, { transB: true, alpha: scale ?? 1 / Math.sqrt(q.shape.at(-1)!) });
   if (mask) scores = scores.add(mask.dtype === 'bool' ? mask.not().cast('float32').mul(-1e30) : mask);
-  return matmul(softmax(scores), v);
+  if (scores.shape.at(-1) !== v.shape.at(-2))
+    throw new RangeError(`attention: scores [${scores.shape}] do not fit values [${v.shape}]`);
+  return apply(attendOp, [scores, v], {});
 }
