@@ -107,7 +107,8 @@ export function samplerNamed(name: SamplerName, own: Sampler): Sampler {
   const native = factory.configKeys.includes('useFlowSigmas') && name !== 'deis'; // its flow, as diffusers', leaves noise
   if (native) return factory({ predictionType: 'flow_prediction', useFlowSigmas: true });
   const trailing = factory.configKeys.includes('timestepSpacing') && { timestepSpacing: 'trailing' };
-  return factory({ predictionType: 'v_prediction', ...trailing }); // few steps should begin at pure noise
+  const unclipped = name === 'ddim' && { clipSample: false }; // it keeps the noise of the unclipped x0, and drifts
+  return factory({ predictionType: 'v_prediction', ...trailing, ...unclipped }); // few steps should begin at pure noise
 }
 
 interface NamedFactory {
