@@ -1,3 +1,4 @@
+export * from './autoregressive.js';
 export * from './control.js';
 export * from './denoise.js';
 export * from './interpolate.js';
