@@ -1,10 +1,11 @@
 import { availableParallelism } from 'node:os';
 import { Argument, type Command, Option } from 'commander';
 import { benchGuidance } from './bench/guidance.js';
-import { type JobName, type JobSpec, jobNames } from './bench/jobs.js';
+import { isSd15, type JobName, type JobSpec, jobNames } from './bench/jobs.js';
 import { type BenchResult, type MeasureOptions, measure } from './bench/measure.js';
 import { torchMissing } from './bench/participant.js';
 import { type ScalingResult, scale, scalingCharts } from './bench/scaling.js';
+import { type Sd15Dtype, type Sd15JobName, sd15Folder, sd15JobNames } from './bench/sd15.js';
 import { chartKind, saveCharts } from './chart.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
@@ -13,12 +14,14 @@ import { Progress } from './progress.js';
 import { wholeNumber } from './values.js';
 
 interface Options extends Readonly<Record<string, unknown>> {
-  readonly batch: number;
+  readonly batch?: number;
   readonly threads: number;
   readonly rounds: number;
   readonly peer?: 'torch';
   readonly scaling?: boolean;
   readonly out?: string;
+  readonly model?: string;
+  readonly dtype: Sd15Dtype;
 }
 
 export function defineBench(program: Command, cli: Cli): void {
@@ -33,20 +36,33 @@ export function defineBench(program: Command, cli: Cli): void {
         'bench dit-train unet-train --peer torch --json',
         'bench guidance',
         'bench dit-forward unet-forward --scaling --out scaling.png',
+        'bench sd15-step sd15-vae-decode --model ./sd15-random --peer torch',
       ],
     },
     (command) => {
       command
-        .addArgument(new Argument('[job...]', 'what to measure; default: all').choices([...jobNames, 'guidance']))
-        .option('--batch <n>', 'pictures per step', wholeNumber('--batch'), 32)
+        .addArgument(
+          new Argument('[job...]', 'what to measure; default: all but sd15').choices([
+            ...jobNames,
+            'guidance',
+            ...sd15JobNames,
+          ]),
+        )
+        .option('--batch <n>', 'pictures per step; default 32, of sd15 1', wholeNumber('--batch'))
         .option('--threads <n>', 'threads of one operation', wholeNumber('--threads'), availableParallelism())
         .option('--rounds <n>', 'rounds of at least a second each', wholeNumber('--rounds'), 5)
         .addOption(new Option('--peer <name>', 'also measure this, round by round in turn').choices(['torch']))
         .option('--scaling', 'instead: how time and memory grow with batch, image size, width and depth')
         .option('--out <file>', 'with --scaling: also draw it, as .png or .svg')
+        .option('--model <folder>', 'of sd15: random weights of its size are written there, if it is not there yet')
+        .addOption(
+          new Option('--dtype <name>', 'of sd15: what those weights are')
+            .choices(['float32', 'float16'])
+            .default('float32'),
+        )
         .addHelpText(
           'after',
-          "\nDiT: 28x28, patch 2, width 192, 6 blocks, 3 heads. UNet: 28x28, 48-96-96 channels, 2 blocks a stage, attention\nat 7x7. Both with 10 classes, float32. guidance: what a sampling step of the DiT costs with guidance. Every side runs in a process of its own; peak memory is that process's.",
+          "\nDiT: 28x28, patch 2, width 192, 6 blocks, 3 heads. UNet: 28x28, 48-96-96 channels, 2 blocks a stage, attention\nat 7x7. Both with 10 classes, float32. guidance: what a sampling step of the DiT costs with guidance.\nsd15: the shapes of Stable Diffusion 1.5 at 512x512, one step of the UNet, or the decoding of a latent. Every side runs in a process of its own; peak memory is that process's.",
         );
     },
     bench,
@@ -55,7 +71,7 @@ export function defineBench(program: Command, cli: Cli): void {
 
 async function bench(
   output: Output,
-  { scaling, peer, rounds, out, ...options }: Options,
+  { scaling, peer, rounds, out, batch, threads, model, dtype }: Options,
   jobs: readonly string[],
 ): Promise<ExitCode> {
   const missing = peer && torchMissing();
@@ -64,14 +80,16 @@ async function bench(
   if (out && !scaling) throw new UsageError('--out: a chart needs --scaling');
   if ((scaling || peer) && jobs.includes('guidance'))
     throw new UsageError('guidance: is measured against the plain model only, without --scaling and --peer');
+  if (scaling && jobs.some(isSd15)) throw new UsageError('sd15: has one size, without --scaling');
   const all = scaling ? jobNames : [...jobNames, 'guidance'];
   const measured: ScalingResult[] = [];
-  for (const name of (jobs.length > 0 ? jobs : all) as readonly (JobName | 'guidance')[]) {
+  for (const name of (jobs.length > 0 ? jobs : all) as readonly (JobName | Sd15JobName | 'guidance')[]) {
+    const options = { batch: batch ?? (isSd15(name) ? 1 : 32), threads };
     if (name === 'guidance') {
       await benchGuidance(output, options, rounds);
       continue;
     }
-    const spec: JobSpec = { name, batch: options.batch, threads: options.threads };
+    const spec: JobSpec = { name, ...options, ...(isSd15(name) && { model: await sd15Folder(dtype, model) }) };
     const how: MeasureOptions = { rounds, torch: peer === 'torch', sgemm: !scaling };
     if (scaling) measured.push(...(await scale(output, spec, how)));
     else await measureOne(output, spec, how);
@@ -106,6 +124,10 @@ function report(output: Output, result: BenchResult): void {
   const rows = [row('noisewright', result), ...(peer ? [row(peer.name, peer)] : [])];
   for (const line of table([['', 'median', 'peak memory', 'rate', 'of sgemm'], ...rows])) output.line(line);
   if (peer) output.line(`  ratio of time ${figure(result.ratio!)}, of memory ${figure(result.memory_ratio!)}`);
+  if (result.open_ms)
+    output.line(
+      `  opened, and the first step done, in ${figure(result.open_ms)} ms${result.open_ratio ? `, ratio ${figure(result.open_ratio)}` : ''}`,
+    );
   const best = result.sgemm_gflops_per_second;
   output.line(
     `  graph and session made in ${figure(result.create_ms)} ms${best ? `; 1024^3 sgemm ${figure(best)} GFLOP/s` : ''}\n`,

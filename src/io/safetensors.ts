@@ -161,7 +161,7 @@ export const namedArrays = (arrays: NamedArrays): [string, NdArray][] =>
  * Tensors are ordered as the official writer orders them, widest elements first, then by name, so that all are aligned.
  * @throws Error when a tensor is named `__metadata__` or a metadata value is not a string.
  */
-export function safetensorsPieces(tensors: NamedArrays, metadata: Record<string, string> = {}): Uint8Array[] {
+export function safetensorsPieces(tensors: NamedArrays, metadata: Record<string, string> = {}): Iterable<Uint8Array> {
   const sorted = namedArrays(tensors)
     .map(([name, array]) => ({ name, array, width: bytesPerElement(array.dtype) }))
     .sort((a, b) => b.width - a.width || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
@@ -172,7 +172,7 @@ export function safetensorsPieces(tensors: NamedArrays, metadata: Record<string,
   let offset = 0;
   for (const { name, array } of sorted) {
     if (name === '__metadata__') fail("a tensor cannot be named '__metadata__'");
-    const end = offset + array.data.byteLength;
+    const end = offset + sizeOf(array.shape) * bytesPerElement(array.dtype);
     header.push([name, { dtype: formatNames[array.dtype], shape: array.shape, data_offsets: [offset, end] }]);
     offset = end;
   }
@@ -182,10 +182,13 @@ export function safetensorsPieces(tensors: NamedArrays, metadata: Record<string,
   const start = new Uint8Array(8 + Math.ceil(text.byteLength / 8) * 8).fill(0x20);
   new DataView(start.buffer).setBigUint64(0, BigInt(start.byteLength - 8), true);
   start.set(text, 8);
-  return [start, ...sorted.map(({ array }) => toBytes(array))];
+  return (function* () {
+    yield start;
+    for (const { array } of sorted) yield toBytes(array);
+  })();
 }
 
 /** The whole file as bytes. See {@link safetensorsPieces}. */
 export function serializeSafetensors(tensors: NamedArrays, metadata?: Record<string, string>): Uint8Array {
-  return concatBytes(safetensorsPieces(tensors, metadata));
+  return concatBytes([...safetensorsPieces(tensors, metadata)]);
 }

@@ -12,7 +12,8 @@ export function fromFiles(graph: OnnxGraph): { graph: OnnxGraph; folder?: string
   const folder = commonFolder([...files.keys()]);
   const initializers = graph.initializers.map((initializer) => {
     const { stored } = initializer;
-    if (!stored) return initializer;
+    // The engine looks for all external weights in files, or for all in memory: what is not in a file goes into the model.
+    if (!stored) return { ...initializer, external: false };
     return { ...initializer, stored: { ...stored, location: stored.path.slice(folder.length) } };
   });
   return { graph: { ...graph, initializers }, folder };

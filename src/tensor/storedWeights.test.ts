@@ -56,6 +56,13 @@ describe('weights that stay in their file', () => {
     expect((await f(rng.randn([1, 32]))).shape).toEqual([1, 24]);
   });
 
+  it('stand beside large weights in memory', async () => {
+    const stored = variable(await opened('beside.safetensors', 'float32'));
+    const other = variable(rng.randn([24, 400]));
+    const f = compile((x: Tensor) => x.matmul(stored).matmul(other), { freeze: true });
+    expect((await f(rng.randn([1, 32]))).shape).toEqual([1, 400]);
+  });
+
   it('are refused when the file has changed since', async () => {
     const stored = await opened('late.safetensors', 'float32');
     await utimes(join(folder, 'late.safetensors'), new Date(0), new Date(0));

@@ -8,13 +8,14 @@ import { ddim } from '../../samplers/index.js';
 import { compile, flops, gradients, type Tensor, variable } from '../../tensor/index.js';
 import { TrainingSession, trainConfig } from '../../training/index.js';
 import { parseGuidance } from '../guidance.js';
+import { type Sd15JobName, sd15Flops, sd15Job, sd15JobNames } from './sd15.js';
 
 export const jobNames = ['dit-train', 'dit-forward', 'unet-train', 'unet-forward'] as const;
 export type JobName = (typeof jobNames)[number];
 
 /** What is measured: a model of the size that the peers have by default, and what differs from it. */
 export interface JobSpec {
-  readonly name: JobName | 'dit-sample' | 'sgemm';
+  readonly name: JobName | Sd15JobName | 'dit-sample' | 'sgemm';
   readonly batch: number;
   readonly threads: number;
   /** Pixels of a side; default 28. */
@@ -23,6 +24,8 @@ export interface JobSpec {
   readonly width?: number;
   /** DiT: blocks; UNet: residual blocks of a stage. */
   readonly depth?: number;
+  /** Of Stable Diffusion's: its folder. */
+  readonly model?: string;
   /** Of `dit-sample`, as `--guidance` of sample takes it. */
   readonly guidance?: string;
 }
@@ -46,9 +49,12 @@ function modelOf({ name, size = 28, width, depth }: JobSpec): Denoiser {
   return kind.create(config, { channels: 1, size, classes }, new Generator(0));
 }
 
+export const isSd15 = (name: string): name is Sd15JobName => (sd15JobNames as readonly string[]).includes(name);
+
 /** Our side of a job: the training step of a user's run, or the forward pass as sampling compiles it. */
 export async function createJob(spec: JobSpec): Promise<Job> {
   if (spec.name === 'sgemm') return sgemm(spec);
+  if (isSd15(spec.name)) return sd15Job(spec);
   const model = modelOf(spec);
   const parameters = model.parameterCount();
   if (spec.name === 'dit-sample') return { parameters, step: sampling(model, spec) };
@@ -125,8 +131,9 @@ function sgemm({ threads }: JobSpec): Job {
 }
 
 /** Operations of one step, counted from the graph: products and convolutions, forward and backward. */
-export function jobFlops(spec: JobSpec): number {
+export async function jobFlops(spec: JobSpec): Promise<number> {
   if (spec.name === 'sgemm') return sgemmFlops;
+  if (isSd15(spec.name)) return sd15Flops(spec);
   const model = modelOf(spec);
   const { batch, size = 28 } = spec;
   const inputs = [zeros([batch, 1, size, size]), zeros([batch]), zeros([batch], 'int64')].map((x) => variable(x));

@@ -1,4 +1,4 @@
-import { type JobSpec, jobFlops, sgemmFlops } from './jobs.js';
+import { isSd15, type JobSpec, jobFlops, sgemmFlops } from './jobs.js';
 import { type Participant, startOurs, startTorch } from './participant.js';
 
 interface Side {
@@ -6,6 +6,8 @@ interface Side {
   readonly times_ms: readonly number[];
   readonly peak_rss_kb: number;
   readonly parameters: number;
+  /** From opening the model's folder to the end of the first step, where there is a folder. */
+  readonly open_ms?: number;
 }
 
 /** What `bench --json` prints for a job. */
@@ -28,6 +30,7 @@ export interface BenchResult extends Side {
   /** Of the medians, ours to the peer's. */
   readonly ratio?: number;
   readonly memory_ratio?: number;
+  readonly open_ratio?: number;
 }
 
 export interface MeasureOptions {
@@ -57,14 +60,15 @@ export async function measure(spec: JobSpec, { rounds, torch, sgemm, onRound }: 
     const yardstick = sgemm ? await start(startOurs({ ...spec, name: 'sgemm' })) : undefined;
     const steps = new Map<Participant, number>();
     for (const participant of started) {
-      const warm = median(await participant.round(2, { warmup: true }));
-      steps.set(participant, Math.min(100, Math.max(3, Math.ceil(roundMs / warm))));
+      const long = isSd15(spec.name) && participant !== yardstick; // seconds a step
+      const warm = median(await participant.round(long ? 1 : 2, { warmup: true }));
+      steps.set(participant, Math.min(100, Math.max(long ? 1 : 3, Math.ceil(roundMs / warm))));
     }
     for (let round = 1; round <= rounds; round++) {
       for (const participant of started) await participant.round(steps.get(participant)!);
       onRound?.(round);
     }
-    return result(spec, ours, peer, yardstick);
+    return result(spec, await jobFlops(spec), ours, peer, yardstick);
   } finally {
     for (const participant of started) participant.stop();
   }
@@ -75,10 +79,17 @@ const sideOf = ({ times, peakRssKb, ready }: Participant): Side => ({
   times_ms: times,
   peak_rss_kb: peakRssKb,
   parameters: ready.parameters,
+  ...(ready.open_ms !== undefined && { open_ms: ready.open_ms }),
 });
 
-function result(spec: JobSpec, ours: Participant, peer?: Participant, yardstick?: Participant): BenchResult {
-  const [own, flops] = [sideOf(ours), jobFlops(spec)];
+function result(
+  spec: JobSpec,
+  flops: number,
+  ours: Participant,
+  peer?: Participant,
+  yardstick?: Participant,
+): BenchResult {
+  const own = sideOf(ours);
   const rate = flops / own.median_ms / 1e6;
   const best = yardstick && sgemmFlops / Math.min(...yardstick.times) / 1e6;
   const theirs = peer && sideOf(peer);
@@ -93,6 +104,7 @@ function result(spec: JobSpec, ours: Participant, peer?: Participant, yardstick?
       peer: { name: `torch ${peer.ready.torch}`, ...theirs },
       ratio: own.median_ms / theirs.median_ms,
       memory_ratio: own.peak_rss_kb / theirs.peak_rss_kb,
+      ...(own.open_ms && theirs.open_ms && { open_ratio: own.open_ms / theirs.open_ms }),
     }),
   };
 }

@@ -10,6 +10,7 @@ interface Ready {
   readonly ready: true;
   readonly parameters: number;
   readonly create_ms?: number;
+  readonly open_ms?: number;
   readonly torch?: string;
 }
 
@@ -90,7 +91,7 @@ export function torchMissing(): string | undefined {
 }
 
 /** PyTorch with the same architecture, and its matrix products at their best. */
-export function startTorch({ name, batch, threads, size, width, depth }: JobSpec): Promise<Participant> {
+export function startTorch({ name, batch, threads, size, width, depth, model }: JobSpec): Promise<Participant> {
   const dit = name.startsWith('dit');
   const config = {
     ...(size && { size }),
@@ -98,7 +99,10 @@ export function startTorch({ name, batch, threads, size, width, depth }: JobSpec
     ...(depth && { [dit ? 'depth' : 'layers']: depth }),
   };
   const flags = { '--batch': batch, '--threads': threads, '--config': JSON.stringify(config), '--layout': 'diffusers' };
-  const args = Object.entries(flags).flatMap(([flag, value]) => [flag, String(value)]);
+  const args = [
+    ...Object.entries(flags).flatMap(([flag, value]) => [flag, String(value)]),
+    ...(model ? ['--model', model] : []),
+  ];
   return Participant.start(python, [peerScript, name, ...args], hasAvx512() ? { OPENBLAS_CORETYPE: 'COOPERLAKE' } : {});
 }
 
