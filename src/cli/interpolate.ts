@@ -117,7 +117,7 @@ async function pictureOf(source: string, model: Denoiser): Promise<NdArray<'floa
   const data = await openDataset(name, { split: 'test', size: model.sampleSize });
   if (Number(index) >= data.length)
     throw new UsageError(`${source}: ${name} has pictures 0..${data.length - 1} in its test split`);
-  return (await readBatch(data, Int32Array.of(Number(index)))).images as NdArray<'float32'>;
+  return (await readBatch(data, Int32Array.of(Number(index)))).images;
 }
 
 const part = ({ data, shape: [count, ...shape] }: NdArray<'float32'>, n: number): NdArray<'float32'> =>

@@ -86,7 +86,7 @@ async function measure(
   const { bitsPerDimension: bits, evaluations } = await likelihood({
     model,
     sampler,
-    images: images as typeof images & { dtype: 'float32'; data: Float32Array<ArrayBuffer> },
+    images,
     classes: options.unconditional ? Array.from({ length: count }, () => none) : Array.from(labels.data, Number),
     sde: sdes[sde](),
     rtol: tolerance,
