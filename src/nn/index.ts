@@ -24,6 +24,7 @@ export * from './jointTransformerBlock.js';
 export * from './labelEmbedding.js';
 export * from './layerNorm.js';
 export * from './linear.js';
+export * from './linearAttention.js';
 export * from './lora.js';
 export * from './module.js';
 export * from './patchEmbed.js';
