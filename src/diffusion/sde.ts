@@ -229,7 +229,7 @@ export interface ScoreMatchingOptions {
 /**
  * Denoising score matching, Song et al. 2021, equation 7. Follows get_sde_loss_fn of score_sde_pytorch.
  * @param x0 data [N, ...] @param noise unit normal, of x0's shape
- * @param times [N] in (0, 1]: by custom uniform from 1e-5 on.
+ * @param times [N] in (0, 1], usually uniform from 1e-5 on.
  * @returns the mean over the samples, a scalar.
  */
 export function scoreMatchingLoss(
