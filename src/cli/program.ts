@@ -17,6 +17,7 @@ import { defineSweep } from './sweep.js';
 import { defineTextToImage } from './textToImage.js';
 import { defineTrain } from './train.js';
 import { defineTrainClassifier } from './trainClassifier.js';
+import { defineTrainTextToImage } from './trainTextToImage.js';
 import { defineTrainVae } from './trainVae.js';
 
 const examples = `
@@ -55,6 +56,7 @@ function program(cli: Cli): Command {
     defineExport,
     defineDemo,
     defineTrainClassifier,
+    defineTrainTextToImage,
     defineTrainVae,
     defineData,
   ])

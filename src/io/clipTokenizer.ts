@@ -123,8 +123,7 @@ export class ClipTokenizer {
   }
 
   private pieces(text: string): string[] {
-    const clean = unescapeHtml(fixText(text)).trim().replace(/\s+/g, ' ').trim().toLowerCase();
-    return (clean.match(word) ?? []).flatMap((found) => (special.test(found) ? [found] : this.merge(lettersOf(found))));
+    return wordsOf(text).flatMap((found) => (special.test(found) ? [found] : this.merge(lettersOf(found))));
   }
 
   /** Joins the pair that was learnt first, wherever it stands, until none is left to join. */
@@ -150,14 +149,19 @@ export class ClipTokenizer {
 const special = /^<\|(?:start|end)oftext\|>$/;
 const word = /<\|startoftext\|>|<\|endoftext\|>|'(?:[stmdſ]|re|ve|ll)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu;
 
+/** What a text is cut into before any merging, cleaned up. */
+export const wordsOf = (text: string): string[] =>
+  unescapeHtml(fixText(text)).trim().replace(/\s+/g, ' ').trim().toLowerCase().match(word) ?? [];
+
 /** Bytes as letters that are neither white space nor controls: printable Latin-1 stands for itself, the rest follows. */
-const letterOfByte: readonly string[] = (() => {
+export const letterOfByte: readonly string[] = (() => {
   let next = 256;
   const printable = (byte: number) => (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
   return Array.from({ length: 256 }, (_, byte) => String.fromCharCode(printable(byte) ? byte : next++));
 })();
 const byteOfLetter: ReadonlyMap<string, number> = new Map(letterOfByte.map((letter, byte) => [letter, byte]));
-const lettersOf = (text: string): string[] => Array.from(new TextEncoder().encode(text), (byte) => letterOfByte[byte]);
+export const lettersOf = (text: string): string[] =>
+  Array.from(new TextEncoder().encode(text), (byte) => letterOfByte[byte]);
 
 interface Contents {
   readonly vocab: Readonly<Record<string, number>>;

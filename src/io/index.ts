@@ -1,5 +1,11 @@
 export { type ClipImageOptions, ClipImageProcessor } from './clipImageProcessor.js';
-export * from './clipTokenizer.js';
+export {
+  ClipTokenizer,
+  type EncodeOptions,
+  type Encoding,
+  type TokenizerFiles,
+  tokenizerFileNames,
+} from './clipTokenizer.js';
 export * from './config.js';
 export { fixText } from './fixText.js';
 export * from './grid.js';
@@ -11,3 +17,4 @@ export * from './raster.js';
 export { type ResampleFilter, resizeRaster } from './resample.js';
 export * from './safetensors.js';
 export * from './text.js';
+export * from './trainTokenizer.js';

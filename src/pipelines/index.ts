@@ -10,4 +10,6 @@ export * from './promptEncoders.js';
 export * from './sample.js';
 export * from './scoreModel.js';
 export * from './textToImage.js';
+export * from './textToImageLearner.js';
+export * from './textToImageTraining.js';
 export * from './variancePreservingFlow.js';

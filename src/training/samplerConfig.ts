@@ -1,10 +1,10 @@
 import { ddim, ddpm, flowMatchEuler } from '../samplers/index.js';
-import type { TrainConfig } from './config.js';
+import type { NoiseSettings } from './session.js';
 
 const names = { epsilon: 'epsilon', x0: 'sample', v: 'v_prediction' } as const;
 
 /** The scheduler_config.json that goes with a run: the noise it was trained on and what it predicts. */
-export function samplerConfigOf(config: TrainConfig): Record<string, unknown> {
+export function samplerConfigOf(config: NoiseSettings): Record<string, unknown> {
   if (config.predict === 'flow') return flowMatchEuler().toConfig();
   const common = {
     numTrainTimesteps: config.trainTimesteps,

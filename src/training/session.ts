@@ -33,7 +33,13 @@ export async function* imagesAndLabels(batches: AsyncIterable<Batch>): AsyncGene
   for await (const { images, labels, next } of batches) yield { arrays: { images, labels }, next };
 }
 
-const scheduleOf = ({ betaSchedule, trainTimesteps, zeroTerminalSnr }: TrainConfig) => ({
+/** The part of a run's settings that says what is noised how. */
+export type NoiseSettings = Pick<
+  TrainConfig,
+  'predict' | 'betaSchedule' | 'trainTimesteps' | 'zeroTerminalSnr' | 'learnVariance'
+>;
+
+const scheduleOf = ({ betaSchedule, trainTimesteps, zeroTerminalSnr }: NoiseSettings) => ({
   betaSchedule,
   numTrainTimesteps: trainTimesteps,
   rescaleBetasZeroSnr: zeroTerminalSnr,

@@ -5,4 +5,5 @@ export * from './hub.js';
 export * from './image.js';
 export * from './json.js';
 export * from './lock.js';
+export * from './rows.js';
 export * from './tokenizerFolder.js';

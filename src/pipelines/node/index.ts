@@ -3,3 +3,4 @@ export * from './noisyClassifier.js';
 export * from './singleFile.js';
 export * from './source.js';
 export * from './textToImageFolder.js';
+export { loraFile, TextToImageRun } from './textToImageRun.js';

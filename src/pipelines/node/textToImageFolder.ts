@@ -121,6 +121,19 @@ export interface TextToImageFolder {
   readonly sampler: Sampler;
 }
 
+/** model_index.json of a system with one text encoder. */
+export const stableDiffusionIndex = (sampler: Sampler): Record<string, unknown> => ({
+  _class_name: 'StableDiffusionPipeline',
+  feature_extractor: [null, null],
+  requires_safety_checker: false,
+  safety_checker: [null, null],
+  scheduler: ['diffusers', sampler.className],
+  text_encoder: ['transformers', CLIPTextModel.className],
+  tokenizer: ['transformers', 'CLIPTokenizer'],
+  unet: ['diffusers', UNet2DCondition.className],
+  vae: ['diffusers', AutoencoderKL.className],
+});
+
 /**
  * Writes a text-to-image folder that diffusers' StableDiffusionPipeline opens, replacing an older one as a whole.
  * @param options.weights of the model, instead of its own: an average, say.
@@ -131,17 +144,7 @@ export async function saveTextToImage(
   options: SaveModelOptions = {},
 ): Promise<void> {
   await writeFolderAtomic(folder, async (aside) => {
-    await writeJson(join(aside, 'model_index.json'), {
-      _class_name: 'StableDiffusionPipeline',
-      feature_extractor: [null, null],
-      requires_safety_checker: false,
-      safety_checker: [null, null],
-      scheduler: ['diffusers', sampler.className],
-      text_encoder: ['transformers', CLIPTextModel.className],
-      tokenizer: ['transformers', 'CLIPTokenizer'],
-      unet: ['diffusers', UNet2DCondition.className],
-      vae: ['diffusers', AutoencoderKL.className],
-    });
+    await writeJson(join(aside, 'model_index.json'), stableDiffusionIndex(sampler));
     await makeFolder(join(aside, 'scheduler'));
     await writeJson(join(aside, 'scheduler', 'scheduler_config.json'), sampler.toConfig());
     await saveTokenizer(join(aside, 'tokenizer'), tokenizer);

@@ -74,7 +74,7 @@ export class AutoencoderRun {
       {
         session,
         settings: config,
-        batches: imagesOf(dataset, { batch, seed, flip, position: session.position }),
+        batches: () => imagesOf(dataset, { batch, seed, flip, position: session.position }),
         write: (folder) => this.write(folder),
       },
       signal,

@@ -85,7 +85,7 @@ export class TrainingRun {
       {
         session,
         settings: config,
-        batches: imagesAndLabels(batches(this.dataset, { batch, seed, flip, position: session.position })),
+        batches: () => imagesAndLabels(batches(this.dataset, { batch, seed, flip, position: session.position })),
         write: (folder) => this.writePipeline(folder),
         after: (step, saved) => this.after(step, saved, signal),
       },

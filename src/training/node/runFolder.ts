@@ -31,8 +31,8 @@ export interface RunPlan<E> {
   readonly session: LearningSession;
   /** All settings, as run.json keeps them. */
   readonly settings: RunSettings;
-  /** From the session's position on. */
-  readonly batches: AsyncIterable<LearningBatch>;
+  /** From the session's position on. What has to be made ready for them first is made here: it does not count as training. */
+  readonly batches: () => AsyncIterable<LearningBatch> | Promise<AsyncIterable<LearningBatch>>;
   /** Writes the weights for use into a folder: a checkpoint's, then the run's own. */
   readonly write: (folder: string) => Promise<void>;
   /** Writes what training does not change into the run's folder, before its first checkpoint. */
@@ -124,7 +124,7 @@ export class RunFolder {
     const { steps, checkpointEvery, logEvery } = settings;
     const first = session.step;
     let saved = first;
-    for await (const event of session.learn(batches)) {
+    for await (const event of session.learn(await batches())) {
       this.seconds += event.milliseconds / 1000;
       const { step } = event;
       if (step === first + 1) await this.begin(first, plan);
