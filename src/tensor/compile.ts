@@ -10,6 +10,7 @@ import {
   toDeviceValue,
   toHost,
 } from '../runtime/index.js';
+import { forFrozenCpu } from './frozenCpu.js';
 import { emitGraph, reachable } from './graph.js';
 import { type HostLoop, hostLoops } from './hostLoop.js';
 import { withBlockedLayout } from './ops/blockedLayout.js';
@@ -228,6 +229,7 @@ class Program {
 /** In the primitives that suit the device. Frozen weights are re-laid out by the engine itself. */
 async function forDevice(outputs: readonly Tensor[], device: Device, freeze: boolean): Promise<readonly Tensor[]> {
   if (device === 'webgpu') return forWebGpu(outputs);
-  const block = device === 'cpu' && !freeze && (await convBlock());
+  if (device === 'cpu' && freeze) return forFrozenCpu(outputs);
+  const block = device === 'cpu' && (await convBlock());
   return block ? withBlockedLayout(outputs, block) : outputs;
 }

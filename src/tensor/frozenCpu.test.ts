@@ -1,0 +1,53 @@
+import { describe, expect, it } from 'vitest';
+import { Generator } from '../random/index.js';
+import { compile, gradients, scaledDotProductAttention, type Tensor } from './index.js';
+
+const rng = new Generator(0);
+
+describe('attention over many tokens, with frozen weights', () => {
+  const inputs = (heads: number, queries: number, keys: number, width: number, ofValues = width) =>
+    [
+      [queries, width],
+      [keys, width],
+      [keys, ofValues],
+    ].map((shape) => rng.randn([2, heads, ...shape]));
+
+  async function difference(xs: ReturnType<typeof inputs>, attend: (...x: Tensor[]) => Tensor): Promise<number> {
+    const [plain, blocked] = [false, true].map((freeze) => compile((x: readonly Tensor[]) => attend(...x), { freeze }));
+    const [a, b] = [await plain(xs), await blocked(xs)].map(({ data }) => data as Float32Array);
+    expect(b.length).toBe(a.length);
+    await plain.release();
+    await blocked.release();
+    return b.reduce((most, x, i) => Math.max(most, Math.abs(x - a[i])), 0);
+  }
+
+  it.each([
+    ['self-attention', [2, 1024, 1024, 24]],
+    ['more keys than queries', [1, 600, 2000, 8]],
+    ['values of another width', [2, 1030, 1025, 8, 24]],
+    ['few tokens', [2, 8, 8, 4]],
+  ] as const)('is the same: %s', async (_, [heads, queries, keys, width, ofValues]) => {
+    const xs = inputs(heads, queries, keys, width, ofValues);
+    expect(await difference(xs, (q, k, v) => scaledDotProductAttention(q, k, v))).toBeLessThan(1e-5);
+    expect(await difference(xs, (q, k, v) => scaledDotProductAttention(q, k, v, { scale: 0.5 }))).toBeLessThan(1e-5);
+  });
+
+  it.each([
+    [2, 3, 1500, 1600],
+    [1, 1, 1, 1600],
+    [1500, 1],
+  ])('is the same with a mask [%s]', async (...shape) => {
+    const xs = [...inputs(3, 1500, 1600, 4), rng.randn(shape)];
+    expect(await difference(xs, (q, k, v, mask) => scaledDotProductAttention(q, k, v, { mask }))).toBeLessThan(1e-5);
+    const kept = (q: Tensor, k: Tensor, v: Tensor, mask: Tensor) =>
+      scaledDotProductAttention(q, k, v, { mask: mask.greater(-1) });
+    expect(await difference(xs, kept as (...x: Tensor[]) => Tensor)).toBeLessThan(1e-5);
+  });
+
+  it('leaves gradients alone', async () => {
+    const xs = inputs(1, 1024, 1024, 4);
+    const slope = (q: Tensor, k: Tensor, v: Tensor) =>
+      gradients(scaledDotProductAttention(q, k, v).square().sum(), [q])[0];
+    expect(await difference(xs, slope as (...x: Tensor[]) => Tensor)).toBeLessThan(1e-5);
+  });
+});
