@@ -24,7 +24,9 @@ const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]
     () => import('./h_classifier.js'),
     () => import('./h_ode.js'),
     () => import('./h_sde.js'),
+    () => import('./h_uvit.js'),
     () => import('./h_linear_attention.js'),
+    () => import('./h_gated_attention.js'),
   ],
 };
 

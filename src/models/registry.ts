@@ -15,6 +15,7 @@ import { SafetyChecker } from './safetyChecker.js';
 import { SD3Transformer2D, sd3Config } from './sd3Transformer2d.js';
 import { UNet2D, type UNet2DOptions, unet2dConfig, unet2dPresets } from './unet2d.js';
 import { UNet2DCondition, unet2dConditionConfig } from './unet2dCondition.js';
+import { UViT, type UViTOptions, uvitConfig, uvitPresets } from './uvit.js';
 
 /** What a data set says about the model to train on it. */
 export interface ImageFormat {
@@ -35,7 +36,7 @@ export interface ModelClass<M extends StoredModel = StoredModel> {
   /** The library's name for it, in config.json and model_index.json. */
   readonly className: string;
   /** Whose layout the folder has: default 'diffusers'. */
-  readonly library?: 'diffusers' | 'transformers';
+  readonly library?: 'diffusers' | 'transformers' | 'noisewright';
   /**
    * From the content of a config.json.
    * @throws TypeError that names each unknown or wrong field, RangeError for fields that do not fit together.
@@ -63,7 +64,7 @@ export interface TrainableClass<M extends StoredModel = StoredModel> extends Mod
 
 /** A class of denoisers. */
 export interface DenoiserClass extends TrainableClass<Denoiser> {
-  readonly name: 'dit' | 'unet';
+  readonly name: 'dit' | 'unet' | 'uvit';
   readonly folder: 'transformer' | 'unet';
 }
 
@@ -96,6 +97,19 @@ const unet: DenoiserClass = {
   },
 };
 
+const uvit: DenoiserClass = {
+  name: 'uvit',
+  className: UViT.className,
+  library: 'noisewright',
+  folder: 'transformer',
+  presets: uvitPresets,
+  fromJson: (json, rng) => new UViT(configFromJson(UViT.className, uvitConfig, json), rng),
+  create(config, { channels, size, classes }, rng) {
+    const format: UViTOptions = { imgSize: size, patchSize: 2, inChans: channels, numClasses: classes + 1 };
+    return new UViT({ ...format, ...config }, rng);
+  },
+};
+
 const noisyClassifier: TrainableClass<EncoderUNet> = {
   name: 'noisy-classifier',
   className: EncoderUNet.className,
@@ -108,8 +122,8 @@ const noisyClassifier: TrainableClass<EncoderUNet> = {
   },
 };
 
-export const denoiserClasses: readonly DenoiserClass[] = [dit, unet];
-export const trainableClasses = [dit, unet, noisyClassifier] as const;
+export const denoiserClasses: readonly DenoiserClass[] = [dit, unet, uvit];
+export const trainableClasses = [dit, unet, uvit, noisyClassifier] as const;
 
 const clipText = (Class: typeof CLIPTextModel): ModelClass => ({
   className: Class.className,

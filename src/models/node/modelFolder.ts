@@ -18,7 +18,11 @@ import type { Denoiser } from '../denoiser.js';
 import { type ConfigJson, modernConfig } from '../legacy.js';
 import { classNameOf, denoiserClass, type ModelClass, modelClass, modelToJson, type StoredModel } from '../registry.js';
 
-const weightsFiles = { diffusers: 'diffusion_pytorch_model.safetensors', transformers: 'model.safetensors' } as const;
+const weightsFiles = {
+  diffusers: 'diffusion_pytorch_model.safetensors',
+  transformers: 'model.safetensors',
+  noisewright: 'diffusion_pytorch_model.safetensors',
+} as const;
 const weightsFileOf = ({ library = 'diffusers' }: ModelClass): string => weightsFiles[library];
 
 /** Opens the folder of a denoiser: see {@link loadComponent}. */

@@ -21,7 +21,7 @@ export async function writePipelineFolder(
   folder: string,
   { model, weights, scheduler, classNames }: PipelineParts,
 ): Promise<void> {
-  const { className, folder: part } = trainableClass(classNameOf(model));
+  const { className, folder: part, library } = trainableClass(classNameOf(model));
   await mkdir(join(folder, 'scheduler'), { recursive: true });
   await saveModel(join(folder, part), model, { weights });
   await writeFileAtomic(
@@ -31,7 +31,7 @@ export async function writePipelineFolder(
   await writeJson(join(folder, 'model_index.json'), {
     _class_name: pipelines[part],
     _diffusers_version: '0.40.0',
-    [part]: [part === 'classifier' ? 'noisewright' : 'diffusers', className],
+    [part]: [part === 'classifier' ? 'noisewright' : (library ?? 'diffusers'), className],
     scheduler: ['diffusers', scheduler._class_name],
     id2label: Object.fromEntries(classNames.map((name, i) => [String(i), name])),
   });
