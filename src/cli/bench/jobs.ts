@@ -2,7 +2,7 @@ import { type NdArray, ndarray, zeros } from '../../array/index.js';
 import type { Batch } from '../../data/index.js';
 import { type Denoiser, denoiserClass } from '../../models/index.js';
 import { inTraining } from '../../nn/index.js';
-import { sample } from '../../pipelines/index.js';
+import { predict, sample } from '../../pipelines/index.js';
 import { Generator } from '../../random/index.js';
 import { ddim } from '../../samplers/index.js';
 import { compile, flops, gradients, type Tensor, variable } from '../../tensor/index.js';
@@ -83,7 +83,7 @@ function training(model: Denoiser, spec: JobSpec): () => Promise<void> {
 }
 
 function forward(model: Denoiser, spec: JobSpec): () => Promise<void> {
-  const run = compile((x: Tensor, t: Tensor, y: Tensor) => model.forward(x, t, y), {
+  const run = compile((x: Tensor, t: Tensor, y: Tensor) => predict(model, x, t, y), {
     freeze: true,
     threads: spec.threads,
   });
@@ -137,7 +137,7 @@ export async function jobFlops(spec: JobSpec): Promise<number> {
   const model = modelOf(spec);
   const { batch, size = 28 } = spec;
   const inputs = [zeros([batch, 1, size, size]), zeros([batch]), zeros([batch], 'int64')].map((x) => variable(x));
-  const predict = () => model.forward(inputs[0], inputs[1], inputs[2]);
-  if (spec.name.endsWith('forward')) return flops([predict()]);
-  return inTraining(() => flops(gradients(predict().square().mean(), model.parameters())), new Generator(0));
+  const predicted = () => model.forward(inputs[0], inputs[1], inputs[2]);
+  if (spec.name.endsWith('forward')) return flops([predicted()]);
+  return inTraining(() => flops(gradients(predicted().square().mean(), model.parameters())), new Generator(0));
 }
