@@ -27,6 +27,7 @@ const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]
     () => import('./h_uvit.js'),
     () => import('./h_linear_attention.js'),
     () => import('./h_gated_attention.js'),
+    () => import('./h_mamba.js'),
   ],
 };
 

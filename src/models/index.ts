@@ -16,6 +16,7 @@ export * from './fvbn.js';
 export * from './ldmNames.js';
 export * from './lora.js';
 export * from './made.js';
+export * from './mambaLm.js';
 export * from './nade.js';
 export * from './pixartTransformer2d.js';
 export * from './pixelCnn.js';
