@@ -84,7 +84,7 @@ async function openRows(path: string, dtype: DType, shape: readonly number[]): P
 /**
  * Writes arrays of `count` rows block by block; the folder appears when all is written.
  * @param note JSON to keep beside them.
- * @throws Error that names the folder; then nothing is left behind.
+ * @throws what making the blocks throws, or an Error that names the folder; then nothing is left behind.
  */
 export async function writeRows(
   folder: string,
@@ -92,24 +92,43 @@ export async function writeRows(
   note: unknown,
   blocks: AsyncIterable<Readonly<Record<string, NdArray>>>,
 ): Promise<void> {
-  await writeFolderAtomic(folder, async (aside) => {
-    const files = new Map<string, { handle: FileHandle; dtype: DType; shape: readonly number[] }>();
+  const failed: { readonly cause: unknown }[] = [];
+  async function* noted() {
     try {
-      for await (const block of blocks)
-        for (const [name, array] of Object.entries(block)) {
-          const { dtype } = array;
-          const shape = [count, ...array.shape.slice(1)];
-          if (!files.has(name)) {
-            const handle = await open(join(aside, `${name}.npy`), 'wx');
-            files.set(name, { handle, dtype, shape });
-            await handle.write(serializeNpy({ dtype, shape, data: array.data.slice(0, 0) } as NdArray));
-          }
-          await files.get(name)!.handle.writeFile(toBytes(array));
-        }
-    } finally {
-      for (const { handle } of files.values()) await handle.close();
+      yield* blocks;
+    } catch (cause) {
+      failed.push({ cause });
+      throw cause;
     }
-    const arrays = Object.fromEntries([...files].map(([name, { dtype, shape }]) => [name, { dtype, shape }]));
+  }
+  await writeFolderAtomic(folder, async (aside) => {
+    const arrays = await writeBlocks(aside, count, noted());
     await writeJson(join(aside, 'index.json'), { arrays, note });
+  }).catch((error) => {
+    throw failed.length > 0 ? failed[0].cause : error;
   });
+}
+
+async function writeBlocks(
+  folder: string,
+  count: number,
+  blocks: AsyncIterable<Readonly<Record<string, NdArray>>>,
+): Promise<Record<string, { dtype: DType; shape: readonly number[] }>> {
+  const files = new Map<string, { handle: FileHandle; dtype: DType; shape: readonly number[] }>();
+  try {
+    for await (const block of blocks)
+      for (const [name, array] of Object.entries(block)) {
+        const { dtype } = array;
+        const shape = [count, ...array.shape.slice(1)];
+        if (!files.has(name)) {
+          const handle = await open(join(folder, `${name}.npy`), 'wx');
+          files.set(name, { handle, dtype, shape });
+          await handle.write(serializeNpy({ dtype, shape, data: array.data.slice(0, 0) } as NdArray));
+        }
+        await files.get(name)!.handle.writeFile(toBytes(array));
+      }
+  } finally {
+    for (const { handle } of files.values()) await handle.close();
+  }
+  return Object.fromEntries([...files].map(([name, { dtype, shape }]) => [name, { dtype, shape }]));
 }
