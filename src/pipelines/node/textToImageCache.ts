@@ -46,6 +46,11 @@ export async function cachedPictures(
   options: PictureCacheOptions,
 ): Promise<CachedPictures> {
   const { vaeKey, size, hint = 'none', skipCorrupt } = options;
+  const bare = hint === 'conditioning' && pictures.find((picture) => picture.hint === undefined);
+  if (bare)
+    throw new Error(
+      `${bare.path}: no 'conditioning' in metadata.jsonl: name the hint's file there, or take --hint edges`,
+    );
   const files = await Promise.all(
     pictures.map(async ({ path, hint }) => [await fileKey(path), hint && (await fileKey(hint))]),
   );
@@ -110,12 +115,8 @@ async function* pictureBlocks(
   }
 }
 
-function hintOf({ path, hint }: CaptionedPicture, raster: Raster, kind: 'conditioning' | 'edges') {
-  if (kind === 'edges') return edgeMap(raster);
-  if (hint === undefined)
-    throw new Error(`${path}: no 'conditioning' in metadata.jsonl; name the hint's file there, or take --hint edges`);
-  return readRaster(hint, { size: [raster.height, raster.width] });
-}
+const hintOf = async ({ hint }: CaptionedPicture, raster: Raster, kind: 'conditioning' | 'edges'): Promise<Raster> =>
+  kind === 'edges' ? edgeMap(raster) : readRaster(hint!, { size: [raster.height, raster.width] });
 
 /** Bytes [3, H, W]. */
 function planes({ data, width, height }: Raster): NdArray<'uint8'> {
