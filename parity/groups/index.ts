@@ -16,6 +16,7 @@ const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]
   F_rng: [() => import('./f_rng.js')],
   G_guiders: [() => import('./g_guiders.js'), () => import('./g_processors.js')],
   H_systems: [
+    () => import('./h_adain.js'),
     () => import('./h_autoregressive.js'),
     () => import('./h_flow_matching.js'),
     () => import('./h_flow_training.js'),

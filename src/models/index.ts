@@ -1,3 +1,4 @@
+export * from './adainNet.js';
 export * from './autoencoderKl.js';
 export * from './autoencoderTiny.js';
 export * from './autoregressive.js';

@@ -33,6 +33,7 @@ export * from './mamba.js';
 export * from './module.js';
 export * from './patchEmbed.js';
 export * from './perturbation.js';
+export * from './reflectionPad2d.js';
 export * from './relativePosition.js';
 export * from './resample.js';
 export * from './resnet.js';

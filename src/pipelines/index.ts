@@ -1,5 +1,6 @@
 export * from './autoregressive.js';
 export * from './control.js';
+export * from './coral.js';
 export * from './denoise.js';
 export * from './interpolate.js';
 export * from './latentSpace.js';
