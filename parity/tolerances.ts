@@ -168,6 +168,34 @@ const rules: readonly Rule[] = [
       'logarithm this is; guided-diffusion has float64 (5.4e-4 measured)',
   },
 
+  {
+    group: /^H_systems$/,
+    kind: /^SSMKernelDPLR$/,
+    tensor: /^out\.K$/,
+    when: ({ config }) => /^fou/.test(String(config.init)),
+    tolerance: 1e-4,
+    reason: "the stored kernel's Fourier form lies 4.1e-5 from the stored recurrence, which ours matches to 1.7e-6",
+  },
+  {
+    group: /^H_systems$/,
+    kind: /^SSMKernelDPLR$/,
+    tensor: /^out\.dC$/,
+    when: ({ config }) => /^fou/.test(String(config.init)),
+    tolerance: 2e-2,
+    reason:
+      '1 - A^L is all but singular for the wave of frequency zero, and the stored solution is of float32 (1.1e-2 from ' +
+      'float64); B does not reach that state, so neither K nor y shows it',
+  },
+
+  {
+    group: /^H_systems$/,
+    kind: /^RealNVP$/,
+    tensor: /^grad\..*\.rescale\.weight_v$/,
+    tolerance: 1e-5,
+    absolute: true,
+    reason: 'the direction of one number is its sign: the true gradient is 0, and the stored one rounding (1e-6)',
+  },
+
   // The rules of every group
   { group: /^[CDE]_/, tolerance: 1e-4, reason: 'models, pipelines and training: float32 through many layers' },
   { tolerance: 1e-5, reason: 'blocks, samplers, guiders and systems: float32 through a few layers' },

@@ -1,4 +1,4 @@
-import type { NdArray } from '../../src/array/index.js';
+import { type NdArray, sizeOf } from '../../src/array/index.js';
 import type { Module } from '../../src/nn/index.js';
 import { compile, gradients, type Tensor } from '../../src/tensor/index.js';
 import type { Adapter, Outputs } from '../adapter.js';
@@ -27,12 +27,15 @@ export function loadRenamed(
   rename: (name: string) => string | undefined,
 ): ReadonlyMap<string, string> {
   const places = new Map<string, string>();
+  const variables = module.namedVariables();
   const state = new Map<string, NdArray>();
   for (const [name, array] of weights) {
     const ours = rename(name);
     if (ours === undefined) continue;
     places.set(name, ours);
-    state.set(ours, array);
+    // A convolution of one token is a matrix here.
+    const { shape = array.shape } = variables.get(ours) ?? {};
+    state.set(ours, sizeOf(shape) === array.data.length ? ({ ...array, shape } as NdArray) : array);
   }
   module.loadStateDict(state);
   return places;
@@ -67,7 +70,9 @@ export const moduleAdapter =
         return {
           ...results,
           'out.loss': loss,
-          ...Object.fromEntries(trained.map(([name], i) => [`grad.${name}`, slopes[i]])),
+          ...Object.fromEntries(
+            trained.map(([name], i) => [`grad.${name}`, slopes[i].reshape(reference.weights.get(name)!.shape)]),
+          ),
         };
       },
       inputs,

@@ -29,6 +29,7 @@ const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]
     () => import('./h_linear_attention.js'),
     () => import('./h_gated_attention.js'),
     () => import('./h_mamba.js'),
+    () => import('./h_s4.js'),
   ],
 };
 
