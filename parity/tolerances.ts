@@ -144,6 +144,16 @@ const rules: readonly Rule[] = [
   // H_systems
   {
     group: /^H_systems$/,
+    kind: /^Net$/,
+    tensor: /^(out\.g_t_|grad\.)/,
+    when: ({ tensors }) => tensors.has('in.style'),
+    tolerance: 3e-5,
+    reason:
+      'AdaIN divides by the deviation of 6 to 9 nearly equal features, which magnifies their last bits: the stored images ' +
+      'lie 8.2e-6 from float64 (measured), and so do ours',
+  },
+  {
+    group: /^H_systems$/,
     kind: /^compute_(density|loss_weighting)_/,
     tolerance: 1e-6,
     reason: 'a few float32 operations on the host',
