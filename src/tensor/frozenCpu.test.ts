@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { Generator } from '../random/index.js';
-import { compile, gradients, scaledDotProductAttention, type Tensor } from './index.js';
+import { forFrozenCpu } from './frozenCpu.js';
+import { reachable } from './graph.js';
+import { compile, gradients, scaledDotProductAttention, type Tensor, variable } from './index.js';
 
 const rng = new Generator(0);
 
@@ -13,12 +15,17 @@ describe('attention over many tokens, with frozen weights', () => {
     ].map((shape) => rng.randn([2, heads, ...shape]));
 
   async function difference(xs: ReturnType<typeof inputs>, attend: (...x: Tensor[]) => Tensor): Promise<number> {
+    const [a, b] = await both(xs, attend);
+    return b.reduce((most, x, i) => Math.max(most, Math.abs(x - a[i])), 0);
+  }
+
+  async function both(xs: ReturnType<typeof inputs>, attend: (...x: Tensor[]) => Tensor): Promise<Float32Array[]> {
     const [plain, blocked] = [false, true].map((freeze) => compile((x: readonly Tensor[]) => attend(...x), { freeze }));
-    const [a, b] = [await plain(xs), await blocked(xs)].map(({ data }) => data as Float32Array);
-    expect(b.length).toBe(a.length);
+    const results = [await plain(xs), await blocked(xs)].map(({ data }) => data as Float32Array);
+    expect(results[1].length).toBe(results[0].length);
     await plain.release();
     await blocked.release();
-    return b.reduce((most, x, i) => Math.max(most, Math.abs(x - a[i])), 0);
+    return results;
   }
 
   it.each([
@@ -42,6 +49,21 @@ describe('attention over many tokens, with frozen weights', () => {
     const kept = (q: Tensor, k: Tensor, v: Tensor, mask: Tensor) =>
       scaledDotProductAttention(q, k, v, { mask: mask.greater(-1) });
     expect(await difference(xs, kept as (...x: Tensor[]) => Tensor)).toBeLessThan(1e-5);
+  });
+
+  it('goes in blocks without a mask, in slices with a large one, and whole where it is small or differentiated', () => {
+    const parts = (heads: number, tokens: number, masked: boolean, slope = false) => {
+      const [q, k, v] = [0, 1, 2].map(() => variable(rng.randn([1, heads, tokens, 4])));
+      const mask = masked ? variable(rng.randn([tokens])) : undefined;
+      const y = scaledDotProductAttention(q, k, v, { mask });
+      const names = reachable(forFrozenCpu(slope ? gradients(y.sum(), [q]) : [y])).map(({ op }) => op.name);
+      return ['attention', 'attend', 'softmax'].filter((name) => names.includes(name)).join();
+    };
+    expect(parts(1, 1024, false)).toBe('attention');
+    expect(parts(1, 1000, false)).toBe('attend');
+    expect(parts(1, 1024, true)).toBe('attend');
+    expect(parts(9, 1024, true)).toBe('softmax');
+    expect(parts(1, 1024, false, true)).toBe('attend');
   });
 
   it('leaves gradients alone', async () => {

@@ -1,5 +1,5 @@
 import { reachable } from './graph.js';
-import { apply, type Op } from './op.js';
+import { apply, isFurtherOutput, type Op } from './op.js';
 import { matmul } from './ops/linear.js';
 import { softmax } from './ops/normalize.js';
 import { concat } from './ops/shape.js';
@@ -9,12 +9,14 @@ import type { Tensor } from './tensor.js';
 
 /** The outputs in what onnxruntime computes best on the CPU from frozen weights. */
 export function forFrozenCpu(outputs: readonly Tensor[]): Tensor[] {
-  const readers = new Map<Tensor, number>();
-  for (const { inputs } of reachable(outputs)) for (const x of inputs) readers.set(x, (readers.get(x) ?? 0) + 1);
-  const matmul: Rule = (inputs, attrs, original) =>
-    // A gradient reads the weights of an attention, too.
-    readers.get(original.inputs[0]) === 1 ? attention(inputs, attrs) : undefined;
-  return rewrite(outputs, { matmul });
+  // A gradient reads the weights of an attention, too.
+  const differentiated = new Set(
+    reachable(outputs)
+      .filter(isFurtherOutput)
+      .map(({ inputs }) => inputs[0]),
+  );
+  const attend: Rule = (inputs, _, original) => (differentiated.has(original) ? undefined : attention(inputs));
+  return rewrite(outputs, { attend });
 }
 
 type AttentionAttrs = { heads: number; scale: number };
@@ -36,14 +38,11 @@ const BLOCKED_SCORES = 2 ** 20;
 /** Scores of all heads that one slice of the queries may have, where there is a mask, which the blocked form lacks. */
 const SLICE_SCORES = 2 ** 23;
 
-function attention([weights, v]: readonly Tensor[], attrs: Readonly<Record<string, unknown>>): Tensor | undefined {
-  if (weights.op.name !== 'softmax' || v.dtype !== 'float32' || attrs.transA || attrs.transB || attrs.alpha !== 1)
-    return undefined;
-  const [scores] = weights.inputs;
+function attention([scores, v]: readonly Tensor[]): Tensor | undefined {
   const masked = scores.op.name === 'add';
   const product = masked ? scores.inputs.find((x) => x.op.name === 'matmul') : scores;
   const { transA, transB, alpha } = (product?.attrs ?? {}) as { transA?: boolean; transB?: boolean; alpha?: number };
-  if (product?.op.name !== 'matmul' || weights.attrs.axis !== scores.rank - 1 || transA || !transB) return undefined;
+  if (product?.op.name !== 'matmul' || v.dtype !== 'float32' || transA || !transB) return undefined;
   const [q, k] = product.inputs;
   const [queries, keys] = scores.shape.slice(-2);
   if (masked) {
