@@ -26,7 +26,7 @@ export class SchemaFlags<S extends z.ZodType> {
   }
 
   /** @param groups what each field means, under headings of the help. */
-  addTo(command: Command, groups: FlagGroups): void {
+  addTo(command: Command, groups: FlagGroups<string>): void {
     for (const [heading, fields] of groups)
       for (const [field, text] of Object.entries(fields))
         command.addOption(this.option(field, text ?? '').helpGroup(heading));
@@ -74,8 +74,8 @@ export function jsonObject(flag: string, text: string | undefined): Record<strin
   throw new UsageError(`${flag}: expected a JSON object such as '{"latentChannels": 4}', got '${text}'`);
 }
 
-/** A size's config. @throws UsageError that lists the sizes. */
-export function presetNamed<P extends object>(presets: Readonly<Record<string, P>>, name: string): P {
+/** A size's config. @param model whose sizes these are. @throws UsageError that lists the sizes. */
+export function presetNamed<P extends object>(presets: Readonly<Record<string, P>>, name: string, model = 'it'): P {
   if (Object.hasOwn(presets, name)) return presets[name];
-  throw new UsageError(`--preset: expected ${Object.keys(presets).join(', ')}, got '${name}'`);
+  throw new UsageError(`--preset: ${model} has ${Object.keys(presets).join(', ')}; got '${name}'`);
 }

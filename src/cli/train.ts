@@ -6,7 +6,8 @@ import { addCommand, type Cli } from './command.js';
 import type { ExitCode } from './exitCodes.js';
 import { figure, type Output, shellWord } from './output.js';
 import { savePreview } from './preview.js';
-import { addTrainOptions, flagName, givenTrainFields, trainConfigOf } from './trainFlags.js';
+import { flagName } from './schemaFlags.js';
+import { addTrainOptions, givenTrainFields, trainConfigOf } from './trainFlags.js';
 import { openRun, reportSkipped, trainLoop } from './trainLoop.js';
 
 interface Options extends Readonly<Record<string, unknown>> {

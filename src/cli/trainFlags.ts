@@ -1,15 +1,14 @@
 import { type Command, Option } from 'commander';
-import { z } from 'zod';
-import { snakeCase } from '../io/index.js';
-import { EncoderUNet, trainableClass, trainableClasses } from '../models/index.js';
+import { DiT, EncoderUNet, trainableClass, trainableClasses } from '../models/index.js';
+import { tokenMixers } from '../nn/index.js';
 import { denoiserFields, type TrainConfig, trainConfig } from '../training/index.js';
 import { UsageError } from './exitCodes.js';
-import { number } from './values.js';
+import { type FlagGroups, flagName, jsonObject, presetNamed, SchemaFlags } from './schemaFlags.js';
 
 type Field = Exclude<keyof TrainConfig, 'model' | 'modelConfig'>;
 
 /** What each field of a run's config means, group by group. Types, choices and defaults are read from its schema. */
-const groups: readonly (readonly [heading: string, fields: { readonly [F in Field]?: string }])[] = [
+const groups: FlagGroups<Field> = [
   [
     'Data:',
     {
@@ -65,14 +64,7 @@ const groups: readonly (readonly [heading: string, fields: { readonly [F in Fiel
   ],
 ];
 
-interface FieldSchema {
-  readonly type?: string;
-  readonly enum?: readonly string[];
-  readonly default?: unknown;
-}
-const schemas = z.toJSONSchema(trainConfig, { io: 'input' }).properties as Record<string, FieldSchema>;
-
-export const flagName = (field: string): string => `--${snakeCase(field).replaceAll('_', '-')}`;
+const flags = new SchemaFlags(trainConfig);
 
 /** Every field of {@link TrainConfig} as an option of the command. */
 export function addTrainOptions(command: Command): void {
@@ -83,34 +75,27 @@ export function addTrainOptions(command: Command): void {
     ['--model-config <json>', `config fields that win over the preset, such as '{"patchSize": 4}'`],
   ])
     command.addOption(new Option(flag, text).helpGroup('Model:'));
-  for (const [heading, fields] of groups)
-    for (const [field, text] of Object.entries(fields)) command.addOption(fieldOption(field, text).helpGroup(heading));
+  command.addOption(
+    new Option('--mixer <name>', 'of dit: what its tokens see each other by (default: softmax)')
+      .choices(['softmax', ...tokenMixers])
+      .helpGroup('Model:'),
+  );
+  flags.addTo(command, groups);
 }
 
 const presetList = ({ name, presets }: (typeof trainableClasses)[number]): string =>
   `${name}: ${Object.keys(presets).join(', ')}`;
 
-/** Options carry no default of their own: which ones were given must be known, and the schema fills in the rest. */
-function fieldOption(field: string, text: string): Option {
-  const { type, enum: choices, default: standard } = schemas[field];
-  const flag = flagName(field);
-  if (type === 'boolean') return new Option(flag, text);
-  const placeholder = choices ? 'name' : type === 'array' ? 'a,b' : type === 'string' ? 'data' : 'n';
-  const shown = standard === undefined ? '' : ` (default: ${standard})`;
-  const option = new Option(`${flag} <${placeholder}>`, text + shown);
-  if (choices) option.choices(choices);
-  else if (type !== 'string')
-    option.argParser((value) => (type === 'array' ? value.split(',') : [value]).map(number(flag)));
-  return option;
-}
-
 /** The parsed options that are fields of a run's config, as the user gave them. */
-export function givenTrainFields(options: Readonly<Record<string, unknown>>): Record<string, unknown> {
-  const given = Object.entries(options).filter(([key]) => Object.hasOwn(schemas, key) || key === 'preset');
-  return Object.fromEntries(
-    given.map(([key, value]) => [key, Array.isArray(value) && schemas[key]?.type !== 'array' ? value[0] : value]),
-  );
-}
+export const givenTrainFields = ({
+  preset,
+  mixer,
+  ...options
+}: Readonly<Record<string, unknown>>): Record<string, unknown> => ({
+  ...flags.given(options),
+  ...(preset !== undefined && { preset }),
+  ...(mixer !== undefined && { mixer }),
+});
 
 /** Fields that say nothing but beside certain others. */
 const conditions: readonly (readonly [
@@ -134,36 +119,25 @@ const conditions: readonly (readonly [
  * @throws UsageError that names the flag, what it expects and what it was given.
  */
 export function trainConfigOf(options: Readonly<Record<string, unknown>>): TrainConfig {
-  const { preset = 'xs', modelConfig, model, ...fields } = givenTrainFields(options);
+  const { preset = 'xs', modelConfig, model, mixer, ...fields } = givenTrainFields(options);
   if (model === undefined) throw new UsageError('--model is missing: dit, unet or noisy-classifier');
   if (fields.data === undefined)
     throw new UsageError('--data is missing: such as fashion-mnist, or a folder of pictures');
   const { className, name, presets } = trainableClass(model);
   const odd = className === EncoderUNet.className && denoiserFields.find((field) => field in fields);
   if (odd) throw new UsageError(`${flagName(odd)} is for models that denoise; leave it out for ${name}`);
-  const chosen = (presets as Readonly<Record<string, object>>)[preset as string];
-  if (!chosen) throw new UsageError(`--preset: ${name} has ${Object.keys(presets).join(', ')}; got '${preset}'`);
-  const config = { ...chosen, ...jsonObject('--model-config', modelConfig as string | undefined) };
-  const result = trainConfig.safeParse({ ...fields, model: className, modelConfig: config });
-  if (result.success) {
-    for (const [only, goes, beside] of conditions) {
-      const odd = only.find((field) => fields[field] !== undefined && !goes(result.data));
-      if (odd) throw new UsageError(`${flagName(odd)} goes with ${beside} only`);
-    }
-    return result.data;
+  const chosen = presetNamed<object>(presets, preset as string, name);
+  if (mixer !== undefined && className !== DiT.className)
+    throw new UsageError(`--mixer is for dit; leave it out for ${name}`);
+  const config = {
+    ...chosen,
+    ...(mixer !== undefined && { mixer }),
+    ...jsonObject('--model-config', modelConfig as string | undefined),
+  };
+  const settings = flags.parse({ ...fields, model: className, modelConfig: config });
+  for (const [only, goes, beside] of conditions) {
+    const odd = only.find((field) => fields[field] !== undefined && !goes(settings));
+    if (odd) throw new UsageError(`${flagName(odd)} goes with ${beside} only`);
   }
-  const { path, message } = result.error.issues[0];
-  const given = fields[path[0] as string];
-  throw new UsageError(
-    `${flagName(String(path[0]))}: ${message.replace(/^Invalid \w+: |^Too \w+: /, '')}, got ${given}`,
-  );
-}
-
-function jsonObject(flag: string, text: string | undefined): object {
-  if (text === undefined) return {};
-  try {
-    const value: unknown = JSON.parse(text);
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value;
-  } catch {}
-  throw new UsageError(`${flag}: expected a JSON object such as '{"patchSize": 4}', got '${text}'`);
+  return settings;
 }
