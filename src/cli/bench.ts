@@ -3,6 +3,7 @@ import { Argument, type Command, Option } from 'commander';
 import { benchGuidance } from './bench/guidance.js';
 import { isSd15, type JobName, type JobSpec, jobNames } from './bench/jobs.js';
 import { type BenchResult, type MeasureOptions, measure } from './bench/measure.js';
+import { benchMixers, mixerCharts } from './bench/mixers.js';
 import { torchMissing } from './bench/participant.js';
 import { type ScalingResult, scale, scalingCharts } from './bench/scaling.js';
 import { type Sd15Dtype, type Sd15JobName, sd15Folder, sd15JobNames } from './bench/sd15.js';
@@ -35,6 +36,7 @@ export function defineBench(program: Command, cli: Cli): void {
         'bench dit-train',
         'bench dit-train unet-train --peer torch --json',
         'bench guidance',
+        'bench mixers --out mixers.svg',
         'bench dit-forward unet-forward --scaling --out scaling.png',
         'bench sd15-step sd15-vae-decode --model ./sd15-random --peer torch',
       ],
@@ -42,9 +44,10 @@ export function defineBench(program: Command, cli: Cli): void {
     (command) => {
       command
         .addArgument(
-          new Argument('[job...]', 'what to measure; default: all but sd15').choices([
+          new Argument('[job...]', 'what to measure; default: all but mixers and sd15').choices([
             ...jobNames,
             'guidance',
+            'mixers',
             ...sd15JobNames,
           ]),
         )
@@ -53,7 +56,7 @@ export function defineBench(program: Command, cli: Cli): void {
         .option('--rounds <n>', 'rounds of at least a second each', wholeNumber('--rounds'), 5)
         .addOption(new Option('--peer <name>', 'also measure this, round by round in turn').choices(['torch']))
         .option('--scaling', 'instead: how time and memory grow with batch, image size, width and depth')
-        .option('--out <file>', 'with --scaling: also draw it, as .png or .svg')
+        .option('--out <file>', 'with --scaling or mixers: also draw it, as .png or .svg')
         .option('--model <folder>', 'of sd15: random weights of its size are written there, if it is not there yet')
         .addOption(
           new Option('--dtype <name>', 'of sd15: what those weights are')
@@ -62,7 +65,7 @@ export function defineBench(program: Command, cli: Cli): void {
         )
         .addHelpText(
           'after',
-          "\nDiT: 28x28, patch 2, width 192, 6 blocks, 3 heads. UNet: 28x28, 48-96-96 channels, 2 blocks a stage, attention\nat 7x7. Both with 10 classes, float32. guidance: what a sampling step of the DiT costs with guidance.\nsd15: the shapes of Stable Diffusion 1.5 at 512x512, one step of the UNet, or the decoding of a latent. Every side runs in a process of its own; peak memory is that process's.",
+          "\nDiT: 28x28, patch 2, width 192, 6 blocks, 3 heads. UNet: 28x28, 48-96-96 channels, 2 blocks a stage, attention\nat 7x7. Both with 10 classes, float32. guidance: what a sampling step of the DiT costs with guidance.\nmixers: time and memory of attention and what replaces it, from 64 to 4096 tokens.\nsd15: the shapes of Stable Diffusion 1.5 at 512x512, one step of the UNet, or the decoding of a latent. Every side runs in a process of its own; peak memory is that process's.",
         );
     },
     bench,
@@ -77,6 +80,16 @@ async function bench(
   const missing = peer && torchMissing();
   if (missing) throw new UsageError(`--peer torch: ${missing}`);
   if (out) chartKind(out);
+  if (jobs.includes('mixers')) {
+    if (jobs.length > 1 || scaling || peer)
+      throw new UsageError('mixers: is measured on its own, without other jobs, --scaling and --peer');
+    const results = await benchMixers(output, { threads, rounds });
+    if (out) {
+      await saveCharts(out, mixerCharts(results), { legendTitle: 'mixer' });
+      output.line(`chart: ${shellWord(out)}`);
+    }
+    return exitCodes.ok;
+  }
   if (out && !scaling) throw new UsageError('--out: a chart needs --scaling');
   if ((scaling || peer) && jobs.includes('guidance'))
     throw new UsageError('guidance: is measured against the plain model only, without --scaling and --peer');

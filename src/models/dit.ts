@@ -4,6 +4,7 @@ import {
   AdaLayerNormZero,
   Attention,
   activate,
+  createTokenMixer,
   FeedForward,
   LayerNorm,
   Linear,
@@ -11,6 +12,8 @@ import {
   modulate,
   PatchEmbed,
   perturbed,
+  type TokenMixer,
+  tokenMixers,
   zeroed,
 } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
@@ -43,6 +46,11 @@ export const ditConfig = modelConfig({
   normEps: z.number().positive().default(1e-5),
   normNumGroups: z.number().int().default(32),
   upcastAttention: z.boolean().default(false),
+  /** Ours: what stands in for attention. Absent for softmax attention, as diffusers knows no other. */
+  mixer: z
+    .enum(['softmax', ...tokenMixers])
+    .optional()
+    .transform((mixer) => (mixer === 'softmax' ? undefined : mixer)),
 });
 export type DiTConfig = z.output<typeof ditConfig>;
 export type DiTOptions = z.input<typeof ditConfig>;
@@ -63,10 +71,11 @@ export const ditPresets = {
   xl: width(16, 72, 28),
 } satisfies Record<string, DiTOptions>;
 
-/** One block: attention and MLP, each between an adaptive norm and a gate that both come from the condition. */
+/** One block: attention (or another mixer of tokens) and MLP, each between an adaptive norm and a gate that both come from the condition. */
 export class DiTBlock extends Module {
   readonly norm1: AdaLayerNormZero;
-  readonly attn1: Attention;
+  readonly attn1?: Attention;
+  readonly mixer?: TokenMixer;
   readonly norm3: LayerNorm;
   readonly ff: FeedForward;
 
@@ -75,7 +84,8 @@ export class DiTBlock extends Module {
     const { numAttentionHeads: heads, attentionHeadDim: dimHead, attentionBias: bias, dropout } = config;
     this.norm1 = new AdaLayerNormZero({ embeddingDim: dim, numEmbeddings: config.numEmbedsAdaNorm }, rng);
     zeroed(this.norm1.linear);
-    this.attn1 = new Attention({ queryDim: dim, heads, dimHead, bias, dropout }, rng);
+    if (config.mixer) this.mixer = createTokenMixer(config.mixer, { dim, heads, dropout }, rng);
+    else this.attn1 = new Attention({ queryDim: dim, heads, dimHead, bias, dropout }, rng);
     this.norm3 = new LayerNorm(dim, { eps: config.normEps, affine: config.normElementwiseAffine });
     this.ff = new FeedForward({ dim, activationFn: config.activationFn, dropout }, rng);
   }
@@ -87,7 +97,7 @@ export class DiTBlock extends Module {
 
   private answer(x: Tensor, timestep: Tensor, classLabels: Tensor): Tensor {
     const { x: normed, gateMsa, shiftMlp, scaleMlp, gateMlp } = this.norm1.forward(x, { timestep, classLabels });
-    const attended = x.add(this.attn1.forward(normed).mul(gateMsa.unsqueeze(1)));
+    const attended = x.add((this.attn1 ?? this.mixer!).forward(normed).mul(gateMsa.unsqueeze(1)));
     const modulated = modulate(this.norm3.forward(attended), shiftMlp, scaleMlp);
     return attended.add(this.ff.forward(modulated).mul(gateMlp.unsqueeze(1)));
   }

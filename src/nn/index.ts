@@ -49,5 +49,6 @@ export type { StatisticsOptions } from './statistics.js';
 export * from './textProjection.js';
 export * from './timestepEmbedding.js';
 export * from './timesteps.js';
+export * from './tokenMixer.js';
 export * from './transformer2d.js';
 export * from './transformerBlock.js';
