@@ -13,10 +13,14 @@ import { defineLikelihood } from './likelihood.js';
 import type { Sink } from './output.js';
 import { packageVersion } from './package.js';
 import { defineSample } from './sample.js';
+import { defineSampleAutoregressive } from './sampleAutoregressive.js';
+import { defineStylize } from './stylize.js';
 import { defineSweep } from './sweep.js';
 import { defineTextToImage } from './textToImage.js';
 import { defineTrain } from './train.js';
+import { defineTrainAutoregressive } from './trainAutoregressive.js';
 import { defineTrainClassifier } from './trainClassifier.js';
+import { defineTrainStyle } from './trainStyle.js';
 import { defineTrainTextToImage } from './trainTextToImage.js';
 import { defineTrainVae } from './trainVae.js';
 
@@ -58,6 +62,10 @@ function program(cli: Cli): Command {
     defineTrainClassifier,
     defineTrainTextToImage,
     defineTrainVae,
+    defineTrainAutoregressive,
+    defineSampleAutoregressive,
+    defineStylize,
+    defineTrainStyle,
     defineData,
   ])
     define(root, cli);

@@ -29,6 +29,8 @@ export interface MadeOptions {
   readonly hiddenDims: readonly number[];
   /** Which of the random connectivities (and orders of the variables); default 0. */
   readonly maskSeed?: number;
+  /** How many variables, from the first on, come first, in raster order; the others follow at random. Default 0. */
+  readonly leading?: number;
 }
 
 /**
@@ -39,11 +41,12 @@ export class MADE extends Module implements AutoregressiveModel {
   static readonly className = 'MADE';
   readonly layers: readonly MaskedLinear[];
   order: Int32Array;
+  private readonly leading: number;
 
   /** @throws RangeError for fewer than two variables, or a hidden layer without units. */
   constructor(
     readonly shape: readonly [number, number, number],
-    { hiddenDims, maskSeed = 0 }: MadeOptions,
+    { hiddenDims, maskSeed = 0, leading = 0 }: MadeOptions,
     rng: Generator,
   ) {
     super();
@@ -53,6 +56,7 @@ export class MADE extends Module implements AutoregressiveModel {
       throw new RangeError(`MADE: hiddenDims [${hiddenDims}], expected whole numbers from 1`);
     const dims = [d, ...hiddenDims, d];
     this.layers = dims.slice(1).map((n, i) => new MaskedLinear(dims[i], n, rng));
+    this.leading = leading;
     this.order = this.setMasks(maskSeed);
   }
 
@@ -62,6 +66,7 @@ export class MADE extends Module implements AutoregressiveModel {
       this.shape[0] * this.shape[1] * this.shape[2],
       this.layers.slice(0, -1).map((l) => l.weight.shape[0]),
       maskSeed,
+      this.leading,
     );
     for (const [i, layer] of this.layers.entries())
       layer.mask.set(ndarray(Float32Array.from(masks[i]), layer.weight.shape));
@@ -87,6 +92,7 @@ export function madeMasks(
   variables: number,
   hiddenDims: readonly number[],
   seed: number,
+  leading = 0,
 ): { masks: Uint8Array[]; ordering: Int32Array } {
   const twister = new Mt19937(seed);
   /** 0..most: bits of the smallest power of two above, until they fit. */
@@ -102,6 +108,9 @@ export function madeMasks(
     const j = draw(i);
     [ordering[i], ordering[j]] = [ordering[j], ordering[i]];
   }
+  let behind = leading;
+  const random = Int32Array.from(ordering.keys()).sort((a, b) => ordering[a] - ordering[b]);
+  for (const i of random) ordering[i] = i < leading ? i : behind++;
   const limits: Int32Array[] = [ordering];
   for (const [i, units] of hiddenDims.entries()) {
     // The paper's bound is the layer before; pytorch-generative takes the one before that, which is right, too.

@@ -2,9 +2,13 @@ import { ndarray } from '../array/index.js';
 import { Conv2d, Module } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
 import { constant, conv2d, relu, split, type Tensor } from '../tensor/index.js';
-import { type AutoregressiveModel, checkImages, rasterOrder } from './autoregressive.js';
+import { type AutoregressiveModel, checkImages } from './autoregressive.js';
 
 type ImageShape = readonly [number, number, number];
+
+/** Pixel by pixel: the channels of one do not see each other, and all later pixels see them all. */
+const pixelOrder = ([c, h, w]: ImageShape): Int32Array =>
+  Int32Array.from({ length: c * h * w }, (_, i) => (i % c) * h * w + Math.floor(i / c));
 
 /** A convolution that sees only what comes before a pixel in raster order, and with `kind` B the pixel itself. */
 class MaskedConv2d extends Conv2d {
@@ -79,7 +83,7 @@ export class PixelCNN extends Module implements AutoregressiveModel {
   ) {
     super();
     if (channels % 2) throw new RangeError(`PixelCNN: ${channels} channels, expected an even number`);
-    this.order = rasterOrder(shape);
+    this.order = pixelOrder(shape);
     this.input = new MaskedConv2d('A', shape[0], channels, 7, rng);
     this.blocks = Array.from({ length: blocks }, () => new ResidualBlock(channels, rng));
     this.head = new Head(channels, headChannels, shape[0], rng);
@@ -170,7 +174,7 @@ export class GatedPixelCNN extends Module implements AutoregressiveModel {
     rng: Generator,
   ) {
     super();
-    this.order = rasterOrder(shape);
+    this.order = pixelOrder(shape);
     this.input = new GatedLayer(shape[0], gatedChannels, 7, true, rng);
     this.gatedLayers = Array.from(
       { length: gatedLayers },

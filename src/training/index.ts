@@ -1,4 +1,5 @@
 export * from './autoencoder.js';
+export * from './autoregressive.js';
 export * from './classifier.js';
 export * from './config.js';
 export * from './ema.js';
@@ -12,3 +13,4 @@ export * from './samplerConfig.js';
 export * from './schedules.js';
 export * from './session.js';
 export * from './step.js';
+export * from './styleTransfer.js';

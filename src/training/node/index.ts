@@ -1,4 +1,5 @@
 export * from './autoencoderRun.js';
+export * from './autoregressiveRun.js';
 export * from './pipelineFolder.js';
 export * from './run.js';
 export * from './runFolder.js';

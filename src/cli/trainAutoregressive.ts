@@ -1,0 +1,97 @@
+import { type Command, Option } from 'commander';
+import { autoregressiveArchitectures, autoregressiveNames } from '../models/index.js';
+import { autoregressiveTraining } from '../training/index.js';
+import { type AutoregressiveEvent, AutoregressiveRun } from '../training/node/index.js';
+import { addCommand, type Cli } from './command.js';
+import { type ExitCode, UsageError } from './exitCodes.js';
+import { figure, type Output, shellWord } from './output.js';
+import { type FlagGroups, flagName, jsonObject, presetNamed, SchemaFlags } from './schemaFlags.js';
+import { openRun, reportSkipped, trainLoop } from './trainLoop.js';
+import { learningFlags } from './trainVae.js';
+
+interface Options extends Readonly<Record<string, unknown>> {
+  readonly out?: string;
+  readonly resume?: string;
+  readonly preset?: string;
+}
+
+const groups: FlagGroups = [
+  [
+    'Data:',
+    {
+      data: 'mnist, or a data set or folder as train takes it; made black and white by chance, anew each time',
+      size: 'scale and crop pictures to this side length',
+      flip: 'mirror every second picture, chosen anew each epoch',
+      skipCorrupt: 'leave out pictures that cannot be read instead of failing',
+      testImages: 'test pictures whose likelihood is measured at each checkpoint; 0 for none',
+    },
+  ],
+  ['Model:', { model: 'architecture', labels: 'model pictures and classes together: p(x, y)' }],
+  ...learningFlags,
+];
+const flags = new SchemaFlags(autoregressiveTraining);
+
+export function defineTrainAutoregressive(program: Command, cli: Cli): void {
+  addCommand<Options>(
+    program,
+    cli,
+    {
+      name: 'train-autoregressive',
+      summary: 'train a model of binary pictures with an exact likelihood: FVBN, NADE, MADE, PixelCNN',
+      examples: [
+        'train-autoregressive --model made --data mnist --steps 3000 --out runs/made',
+        'train-autoregressive --model gated-pixelcnn --data mnist --steps 1000 --out runs/pixels',
+        'train-autoregressive --model made --data mnist --labels --out runs/joint    # draws classes, and classifies',
+        'train-autoregressive --resume runs/made --steps 6000',
+      ],
+    },
+    (command) => {
+      const sizes = Object.keys(autoregressiveArchitectures.made.presets).join(', ');
+      command
+        .option('--out <dir>', 'folder of the new run')
+        .option('--resume <dir>', 'continue the run in this folder')
+        .addOption(new Option('--preset <name>', `size: ${sizes} (default: xs)`).helpGroup('Model:'))
+        .addOption(
+          new Option(
+            '--model-config <json>',
+            `config fields that win over the preset, such as '{"hiddenDims": [500, 500]}'`,
+          ).helpGroup('Model:'),
+        );
+      flags.addTo(command, groups);
+    },
+    train,
+  );
+}
+
+async function train(output: Output, { out, resume, preset, ...options }: Options): Promise<ExitCode> {
+  const given = { ...flags.given(options), ...(preset !== undefined && { preset }) };
+  const run = await openRun({ out, resume }, given, flagName, {
+    create: (folder) => AutoregressiveRun.create(settings(options, preset), folder),
+    resume: (folder, changes) => AutoregressiveRun.resume(folder, changes),
+  });
+  const { dataset, model, folder, config } = run;
+  output.line(
+    `${config.model}, ${figure(model.parameterCount() / 1e6)} million parameters; ${dataset.name}: ${dataset.length} pictures of ${dataset.shape.join('x')}`,
+  );
+  reportSkipped(output, dataset.skipped);
+  return trainLoop<AutoregressiveEvent>(output, run, {
+    command: 'train-autoregressive',
+    show: `sample-autoregressive ${shellWord(folder)}${config.labels ? ' --classes all' : ''}`,
+    onEvent: async (event, progress) => progress.log(likelihoodLine(event)),
+  });
+}
+
+function likelihoodLine(event: Extract<AutoregressiveEvent, { kind: 'likelihood' }>): string {
+  const { split, images, logLikelihood, accuracy } = event;
+  const right = accuracy === undefined ? '' : `; right about ${(100 * accuracy).toFixed(1)}% of their classes`;
+  return `log p(x) of ${images} ${split} pictures: ${logLikelihood.toFixed(2)} nats${right}`;
+}
+
+function settings(options: Readonly<Record<string, unknown>>, preset = 'xs') {
+  const { modelConfig, ...given } = flags.given(options);
+  if (given.model === undefined) throw new UsageError(`--model is missing: ${autoregressiveNames.join(', ')}`);
+  if (given.data === undefined) throw new UsageError('--data is missing: such as mnist');
+  const config = jsonObject('--model-config', modelConfig as string | undefined);
+  const { presets } = autoregressiveArchitectures[given.model as keyof typeof autoregressiveArchitectures];
+  return flags.parse({ ...given, modelConfig: { ...presetNamed(presets, preset), ...config } });
+}
