@@ -10,6 +10,7 @@ export * from './prompt.js';
 export * from './promptEncoders.js';
 export * from './sample.js';
 export * from './scoreModel.js';
+export * from './stylize.js';
 export * from './textToImage.js';
 export * from './textToImageLearner.js';
 export * from './textToImageTraining.js';
