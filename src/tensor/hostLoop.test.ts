@@ -55,3 +55,14 @@ it('what WebAssembly has no instruction for runs as JavaScript', async () => {
   })();
   expect(x.value.data[1]).toBeCloseTo(Math.E + 1, 6);
 });
+
+it('an update that reads a row or a column of the variable leaves that part to the graph', async () => {
+  const p = variable(ndarray([1, 2, 3, 4, 5, 6], [2, 3]));
+  const run = compile((column: Tensor, row: Tensor) => {
+    p.assign(p.mul(column.mul(2)).add(row));
+    return { column };
+  });
+  await run(ndarray([10, 100], [2, 1]), ndarray([1, 2, 3]));
+  expect([...p.value.data]).toEqual([21, 42, 63, 801, 1002, 1203]);
+  await run.release();
+});

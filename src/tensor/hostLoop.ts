@@ -28,7 +28,11 @@ export function hostLoops(updates: ReadonlyMap<Variable, Tensor>): { loops: Host
   return { loops: groups.map((group) => hostLoop(group, eligible)), rest };
 }
 
-const fuses = (x: Tensor, v: Variable): boolean => x.op.expression !== undefined && sameShape(x.shape, v.shape);
+/** A loop over the variable's elements can compute it: its operands are of that shape or single numbers. */
+const fuses = (x: Tensor, v: Variable): boolean =>
+  x.op.expression !== undefined &&
+  sameShape(x.shape, v.shape) &&
+  x.inputs.every((input) => sameShape(input.shape, v.shape) || input.size === 1);
 
 /** Variables that read each other must be updated in one loop, which reads everything before it writes. */
 function grouped(updates: ReadonlyMap<Variable, Tensor>): Variable[][] {
