@@ -26,7 +26,8 @@ test('the causal form is the same by chunks of any size, and so are its gradient
   }));
   const { expected, chunked } = await run(...arrays);
   for (const result of chunked)
-    for (const [i, x] of result.entries()) expect(far(x.data as Float32Array, expected[i].data as Float32Array)).toBeLessThan(2e-5);
+    for (const [i, x] of result.entries())
+      expect(far(x.data as Float32Array, expected[i].data as Float32Array)).toBeLessThan(2e-5);
   await run.release();
 });
 
