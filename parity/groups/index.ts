@@ -22,6 +22,7 @@ const modules: Readonly<Record<string, readonly (() => Promise<AdapterModule>)[]
     () => import('./h_flow_training.js'),
     () => import('./h_flows.js'),
     () => import('./h_flow_images.js'),
+    () => import('./h_ffjord.js'),
     () => import('./h_norms.js'),
     () => import('./h_dit.js'),
     () => import('./h_classifier.js'),

@@ -1,4 +1,5 @@
 export * from './autoregressive.js';
+export * from './continuousFlow.js';
 export * from './control.js';
 export * from './coral.js';
 export * from './denoise.js';

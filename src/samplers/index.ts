@@ -36,6 +36,7 @@ export {
   type VectorJacobian,
   type VectorJacobianFunction,
 } from './odeAdjoint.js';
+export { odeintTraced, type TracedOdeOptions } from './odeTraced.js';
 export {
   type Clipping,
   coefficients,
