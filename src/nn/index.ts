@@ -9,7 +9,7 @@ export * from './addedConditions.js';
 export * from './attention.js';
 export * from './batchNorm.js';
 export * from './combinedEmbeddings.js';
-export * from './complex.js';
+export { type Complex, toPairs } from './complex.js';
 export * from './controlNetConditioning.js';
 export * from './conv2d.js';
 export * from './convTranspose2d.js';
@@ -28,7 +28,13 @@ export * from './jointTransformerBlock.js';
 export * from './labelEmbedding.js';
 export * from './layerNorm.js';
 export * from './linear.js';
-export * from './linearAttention.js';
+export {
+  eluPlusOne,
+  LinearAttention,
+  type LinearAttentionConfig,
+  type LinearAttentionOptions,
+  linearAttention,
+} from './linearAttention.js';
 export * from './linearScan.js';
 export * from './lora.js';
 export * from './mamba.js';
@@ -41,10 +47,10 @@ export * from './resample.js';
 export * from './resnet.js';
 export * from './rmsNorm.js';
 export * from './s4.js';
-export * from './s4d.js';
+export { S4D, S4DKernel, type S4DLayerOptions, type S4DOptions } from './s4d.js';
 export * from './sincos.js';
 export * from './spatialNorm.js';
-export * from './stateSpace.js';
+export { impulseResponse, respond, type StateSpace } from './stateSpace.js';
 export type { StatisticsOptions } from './statistics.js';
 export * from './textProjection.js';
 export * from './timestepEmbedding.js';

@@ -45,7 +45,7 @@ function products(a: readonly Tensor[]): Tensor[] {
 }
 
 /** What each element of axis 1 has before it: zero, then the elements but the last. */
-export function before(x: Tensor): Tensor {
+function before(x: Tensor): Tensor {
   const shifted = pad(
     x,
     x.shape.map((_, i) => [Number(i === 1), 0]),
