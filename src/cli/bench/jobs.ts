@@ -24,6 +24,8 @@ export interface JobSpec {
   readonly width?: number;
   /** DiT: blocks; UNet: residual blocks of a stage. */
   readonly depth?: number;
+  /** Of decoding: pixels of a tile's side; default: no tiles. */
+  readonly tile?: number;
   /** Of Stable Diffusion's: its folder. */
   readonly model?: string;
   /** Of `dit-sample`, as `--guidance` of sample takes it. */

@@ -91,16 +91,16 @@ const inputsOf = ({ name, batch, size = 64 }: JobSpec): NdArray[] => {
 };
 
 const forward =
-  (model: StoredModel) =>
+  (model: StoredModel, tile?: number) =>
   ([x, t, encoderHiddenStates]: readonly Tensor[]): Tensor =>
     model instanceof UNet2DCondition
       ? model.forward(x, t, { encoderHiddenStates })
-      : (model as AutoencoderKL).decode(x);
+      : (model as AutoencoderKL).decode(x, { tiling: tile ? { tileSampleMinSize: tile } : false });
 
 /** One prediction of the UNet, or one decoding; a latent of 64x64 stands for 512x512 pixels. */
 export async function sd15Job(spec: JobSpec): Promise<Job> {
   const model = await openPart(spec);
-  const run = compile(forward(model), { freeze: true, threads: spec.threads });
+  const run = compile(forward(model, spec.tile), { freeze: true, threads: spec.threads });
   const inputs = inputsOf(spec);
   return {
     parameters: parametersOf(model, spec),
@@ -117,5 +117,5 @@ const parametersOf = (model: StoredModel, { name }: JobSpec): number =>
     .reduce((sum, [, { size }]) => sum + size, 0);
 
 export async function sd15Flops(spec: JobSpec): Promise<number> {
-  return flops([forward(await openPart(spec))(inputsOf(spec).map((input) => variable(input)))]);
+  return flops([forward(await openPart(spec), spec.tile)(inputsOf(spec).map((input) => variable(input)))]);
 }

@@ -1,5 +1,5 @@
-import { ndarray, sizeOf } from '../../array/index.js';
-import { apply, furtherOutput, type Op } from '../op.js';
+import { ndarray, type Shape, sizeOf } from '../../array/index.js';
+import { apply, type Emitter, furtherOutput, type Op } from '../op.js';
 import { axisOf, broadcast, range } from '../shape.js';
 import type { Tensor } from '../tensor.js';
 import { channelProducts, scaleShift } from './channels.js';
@@ -32,6 +32,15 @@ const logSoftmaxOp: Op<Axis> = {
 export const logSoftmax = (x: Tensor, axis = -1): Tensor =>
   apply(logSoftmaxOp, [x], { axis: axisOf(axis, x.rank, 'logSoftmax') });
 
+const scales = new WeakMap<Emitter, Map<string, string>>();
+/** The scale of a normalisation without one; a graph has each but once, since those of images are megabytes. */
+function ones(e: Emitter, shape: Shape): string {
+  const made = scales.get(e) ?? new Map<string, string>();
+  const name = made.get(`${shape}`) ?? e.constant(ndarray(new Float32Array(sizeOf(shape)).fill(1), shape));
+  scales.set(e, made.set(`${shape}`, name));
+  return name;
+}
+
 type NormalizeAttrs = { axes: number; eps: number };
 const trailing = (x: Tensor, axes: number): number[] => range(axes, x.rank - axes);
 const normalizeOp: Op<NormalizeAttrs> = {
@@ -40,10 +49,9 @@ const normalizeOp: Op<NormalizeAttrs> = {
   emit: (e, node, { axes, eps }) => {
     const x = node.inputs[0];
     const shape = x.shape.slice(x.rank - axes);
-    const ones = e.constant(ndarray(new Float32Array(sizeOf(shape)).fill(1), shape));
     return e.node(
       'LayerNormalization',
-      [e.name(x), ones],
+      [e.name(x), ones(e, shape)],
       { axis: { i: x.rank - axes }, epsilon: { f: eps } },
       { outputs: [true, e.uses(node, 1), e.uses(node, 2)] },
     );
@@ -87,12 +95,11 @@ const groupNormOp: Op<GroupNormAttrs> = {
   emit: (e, node, { groups, eps }) => {
     const [x, weight, bias] = node.inputs;
     const int64 = (values: readonly number[]) => e.constant(ndarray(values, [values.length], 'int64'));
-    const ones = (shape: readonly number[]) => e.constant(ndarray(new Float32Array(sizeOf(shape)).fill(1), shape));
     const [n, c] = x.shape;
     const rows = [n, groups, x.size / (n * groups)];
     const [normal, , inverse] = e.node(
       'LayerNormalization',
-      [e.node('Reshape', [e.name(x), int64(rows)])[0], ones([rows[2]])],
+      [e.node('Reshape', [e.name(x), int64(rows)])[0], ones(e, [rows[2]])],
       { axis: { i: 2 }, epsilon: { f: eps } },
       { outputs: [true, false, true] },
     );
@@ -100,7 +107,7 @@ const groupNormOp: Op<GroupNormAttrs> = {
     const affine = e.node('Add', [e.node('Mul', [y, e.name(weight)])[0], e.name(bias)]);
     if (!e.uses(node, 2) && !e.uses(node, 3)) return [...affine, y];
     const [ofChannels] = e.node('Expand', [inverse, int64([n, groups, c / groups])]);
-    return [...affine, y, ones(channelsOf(x)), ...e.node('Reshape', [ofChannels, int64(channelsOf(x))])];
+    return [...affine, y, ones(e, channelsOf(x)), ...e.node('Reshape', [ofChannels, int64(channelsOf(x))])];
   },
   further: ({ inputs: [x] }) => [x.shape, channelsOf(x), channelsOf(x)].map((shape) => ({ shape, dtype: x.dtype })),
   gradient: ({ inputs: [x, weight], output, attrs: { groups } }) => {
