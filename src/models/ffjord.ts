@@ -11,7 +11,6 @@ import {
   softplus,
   type Tensor,
   type Variable,
-  where,
 } from '../tensor/index.js';
 import { squeeze2x2, unsqueeze2x2 } from './flows/index.js';
 
@@ -37,11 +36,16 @@ export const odeLayerTypes = [
  */
 export type OdeLayerType = (typeof odeLayerTypes)[number];
 
+/** max(x, 0) and |x|, whose gradients of gradients hold in float64, too. */
+const positive = (x: Tensor): Tensor => x.mul(x.greater(0).cast(x.dtype));
+const magnitude = (x: Tensor): Tensor => positive(x).add(positive(x.neg()));
+
 const nonlinearities = {
   tanh: (x: Tensor) => x.tanh(),
-  relu: (x: Tensor) => x.maximum(0),
-  softplus: (x: Tensor) => (x.dtype === 'float32' ? softplus(x) : x.maximum(0).add(x.abs().neg().exp().add(1).log())),
-  elu: (x: Tensor) => where(x.greater(0), x, x.minimum(0).exp().sub(1)),
+  relu: positive,
+  softplus: (x: Tensor) =>
+    x.dtype === 'float32' ? softplus(x) : positive(x).add(magnitude(x).neg().exp().add(1).log()),
+  elu: (x: Tensor) => positive(x).add(positive(x.neg()).neg().exp().sub(1)),
   swish: (x: Tensor) => x.mul(x.sigmoid()),
   square: (x: Tensor) => x.square(),
   identity: (x: Tensor) => x,
@@ -124,8 +128,7 @@ class TimeLayer extends Module {
   #extraInputs(): number {
     const { type, stride } = this;
     if (type === 'concat' || (type === 'concatcoord' && stride === undefined)) return 1;
-    if (type === 'concatcoord') return 3;
-    return type === 'squash' && stride !== undefined ? 1 : 0;
+    return type === 'concatcoord' ? 3 : 0;
   }
 
   /** t before the inputs; with places after them, t, row and column. */

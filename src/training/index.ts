@@ -3,6 +3,7 @@ export * from './autoregressive.js';
 export * from './classifier.js';
 export * from './config.js';
 export * from './ema.js';
+export * from './flows.js';
 export * from './imageQuality.js';
 export * from './learning.js';
 export * from './metrics/index.js';
