@@ -64,6 +64,7 @@ export async function chartsSvg(charts: readonly Chart[], options: FigureOptions
               shape: 'shape',
               orient: 'bottom',
               columns: 2 * columns,
+              labelLimit: 300,
               title: legendTitle,
               symbolStrokeWidth: 2,
             },

@@ -79,7 +79,7 @@ export function sweepGrid({ axis, values, series, cell, names }: SweepTable): Ra
       const shown = Array.from({ length: wide }, (_, i) => row * wide + i);
       for (const value of values) pictures.push(...shown.map((i) => nth(cell(name, value).pictures, i)));
       const classes = wide === 1 ? names[row] : '';
-      rowLabels.push(series.length === 1 ? classes : row === 0 ? name : '');
+      rowLabels.push(series.length === 1 ? classes : row === 0 ? name.replaceAll('+', '+ ') : '');
     }
   const short = axis === 'guidance' ? 's' : 'n';
   const columnLabels = values.flatMap((value) =>
@@ -91,7 +91,9 @@ export function sweepGrid({ axis, values, series, cell, names }: SweepTable): Ra
 
 /** Pictures and curves: beside each other where the pictures are tall, else one above the other. */
 export async function sweepFigure(table: SweepTable, metrics: readonly Metric[]): Promise<Raster> {
-  const charts = await svgRaster(await chartsSvg(sweepCharts(table, metrics), { width: 240, height: 160 }));
+  const curves = sweepCharts(table, metrics);
+  const size = curves.length > 2 ? { width: 240, height: 160 } : { width: 300, height: 260 };
+  const charts = await svgRaster(await chartsSvg(curves, size));
   const grid = sweepGrid(table);
   const gap = 16;
   const beside = 2 * grid.height > charts.height;
