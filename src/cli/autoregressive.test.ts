@@ -97,6 +97,7 @@ describe('autoregressive models', () => {
       '--json',
     );
     expect(records(drawn.out)).toMatchObject([{ kind: 'samples', labels: [0, 2], rows: 2, columns: 8 }]);
+    expect((await call('sample-autoregressive', at('joint'), '--complete', '--out', at('half.png'))).code).toBe(0);
   }, 30_000);
 
   test('an interrupted training saves and can go on', async () => {

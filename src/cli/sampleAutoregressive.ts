@@ -7,7 +7,7 @@ import { imageGrid } from '../io/index.js';
 import { makeFolder, readJson, savePng } from '../io/node/index.js';
 import type { ImageDistribution } from '../models/index.js';
 import { loadImageDistribution } from '../models/node/index.js';
-import { sampleAutoregressive } from '../pipelines/index.js';
+import { drawLabels, sampleAutoregressive } from '../pipelines/index.js';
 import { Generator } from '../random/index.js';
 import { autoregressiveTraining, binaryPictures } from '../training/index.js';
 import { addCommand, type Cli } from './command.js';
@@ -86,15 +86,19 @@ async function runSample(output: Output, options: Options, [run]: readonly strin
     }
   const began = performance.now();
   const progress = new Progress(output, { label: 'sampling', total: distribution.model.order.length });
+  const compile = { device, threads };
+  const rng = new Generator(seed);
+  const open = ndarray(known, [count, ...imageShape]);
+  const asked = labels?.flatMap((label) => Array.from({ length: columns }, () => label));
   const drawn = await sampleAutoregressive({
     model: distribution.model,
     given: distribution.known(
-      ndarray(known, [count, ...imageShape]),
-      labels?.flatMap((label) => Array.from({ length: columns }, () => label)),
+      open,
+      asked ?? (whole && classes > 0 ? await drawLabels(distribution, open, rng, compile) : undefined),
     ),
     temperature,
-    seed,
-    compile: { device, threads },
+    seed: rng,
+    compile,
     onStep: (done) => progress.update(done),
   }).finally(() => progress.stop());
   const seconds = (performance.now() - began) / 1000;

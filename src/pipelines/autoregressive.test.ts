@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { type NdArray, ndarray } from '../array/index.js';
-import { bernoulliLogLikelihood, MADE } from '../models/index.js';
+import { bernoulliLogLikelihood, ImageDistribution, MADE } from '../models/index.js';
 import { Generator } from '../random/index.js';
 import { compile, type Tensor } from '../tensor/index.js';
 import { sampleAutoregressive } from './autoregressive.js';
+import { drawLabels } from './drawLabels.js';
 
 const model = new MADE([1, 2, 2], { hiddenDims: [12], maskSeed: 1 }, new Generator(4));
 const numbers = ({ data }: NdArray) => Array.from(data, Number);
@@ -48,5 +49,41 @@ describe('sampleAutoregressive', () => {
       'given: images [1,1,1,1], expected [N, 1, 2, 2]',
     );
     await expect(sampleAutoregressive({ model, signal: AbortSignal.abort() })).rejects.toThrow('aborted');
+  });
+});
+
+describe('drawLabels', () => {
+  const options = { model: 'fvbn', imageShape: [1, 2, 2] as [number, number, number] } as const;
+
+  it('draws as often as p(y | the first pixels)', async () => {
+    const joint = new ImageDistribution({ ...options, classes: 2 }, new Generator(3));
+    const count = 4000;
+    const half = [1, 0, -1, -1];
+    const known = ndarray(
+      Float32Array.from({ length: 4 * count }, (_, i) => half[i % 4]),
+      [count, 1, 2, 2],
+    );
+    const drawn = await drawLabels(joint, known, new Generator(5));
+    // p(y, upper half) is the sum over all lower halves.
+    const lower = [0, 0, 0, 1, 1, 0, 1, 1];
+    const whole = ndarray(
+      Float32Array.from({ length: 16 }, (_, i) => (i % 4 < 2 ? half[i % 4] : lower[2 * Math.floor(i / 4) + (i % 2)])),
+      [4, 1, 2, 2],
+    );
+    const ask = compile((x: Tensor, y: Tensor) => joint.logLikelihood(x, y));
+    const shares = [];
+    for (const y of [0, 1]) {
+      const logs = numbers(await ask(whole, ndarray(new Int32Array(4).fill(y), [4], 'int32')));
+      shares.push(logs.reduce((sum, log) => sum + Math.exp(log), 0));
+    }
+    const p = shares[1] / (shares[0] + shares[1]);
+    const share = drawn.reduce((sum, y) => sum + y, 0) / count;
+    expect(Math.abs(share - p)).toBeLessThan(4 * Math.sqrt((p * (1 - p)) / count));
+  });
+
+  it('needs a model that knows labels', async () => {
+    const plain = new ImageDistribution(options, new Generator(3));
+    const known = ndarray([1, 0, -1, -1], [1, 1, 2, 2]);
+    await expect(drawLabels(plain, known, new Generator(0))).rejects.toThrow('this model knows no labels');
   });
 });

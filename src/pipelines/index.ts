@@ -3,6 +3,7 @@ export * from './continuousFlow.js';
 export * from './control.js';
 export * from './coral.js';
 export * from './denoise.js';
+export * from './drawLabels.js';
 export * from './flows.js';
 export * from './interpolate.js';
 export * from './latentSpace.js';
