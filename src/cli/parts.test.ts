@@ -109,12 +109,14 @@ test('growth is drawn as time and memory along each axis, a line for each job', 
     name,
     axis,
     value,
-    median_ms: 2 * value,
+    cpu_ms: 2 * value,
     peak_rss_kb: 4096,
   });
   const charts = scalingCharts([at('a', 'batch', 8), at('a', 'batch', 4), at('b', 'batch', 8), at('b', 'depth', 1)]);
   expect(charts.map(({ yTitle, xTitle }) => `${yTitle} ${xTitle}`)).toEqual(
-    ['time, ms', 'memory, MiB'].flatMap((y) => ['batch', 'pixels a side', 'width', 'depth'].map((x) => `${y} ${x}`)),
+    ['processor time, ms', 'memory, MiB'].flatMap((y) =>
+      ['batch', 'pixels a side', 'width', 'depth'].map((x) => `${y} ${x}`),
+    ),
   );
   expect(charts[0]).toMatchObject({
     xTicks: [4, 8],

@@ -20,6 +20,8 @@ export interface BenchResult extends Side {
   readonly depth?: number;
   /** Of one step. */
   readonly flops: number;
+  /** Processor time of a step over all threads, waiting ones included: on a busy machine steadier than its time. */
+  readonly cpu_ms: number;
   /** Building the graph and the session. */
   readonly create_ms: number;
   readonly gflops_per_second: number;
@@ -97,6 +99,7 @@ function result(
     ...spec,
     ...own,
     flops,
+    cpu_ms: median(ours.cpuTimes),
     create_ms: ours.ready.create_ms ?? 0,
     gflops_per_second: rate,
     ...(best && { sgemm_gflops_per_second: best, sgemm_share: rate / best }),

@@ -16,12 +16,16 @@ interface Ready {
 
 interface Round {
   readonly times_ms: readonly number[];
+  /** Of all threads, per step; ours only. */
+  readonly cpu_ms?: number;
   readonly peak_rss_kb: number;
 }
 
 /** A process that does rounds of steps when it is told to, and is idle in between. */
 export class Participant {
   readonly times: number[] = [];
+  /** Processor time per step of each round. */
+  readonly cpuTimes: number[] = [];
   peakRssKb = 0;
 
   private constructor(
@@ -55,8 +59,9 @@ export class Participant {
   /** One round, remembered in `times` unless it only warms up. */
   async round(steps: number, { warmup = false } = {}): Promise<readonly number[]> {
     this.child.stdin!.write(`round ${steps}\n`);
-    const { times_ms: times, peak_rss_kb: peak } = await nextLine<Round>(this.lines, this.errors);
+    const { times_ms: times, cpu_ms: cpu, peak_rss_kb: peak } = await nextLine<Round>(this.lines, this.errors);
     if (!warmup) this.times.push(...times);
+    if (!warmup && cpu !== undefined) this.cpuTimes.push(cpu);
     this.peakRssKb = peak;
     return times;
   }

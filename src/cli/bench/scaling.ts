@@ -12,7 +12,7 @@ const axes: Readonly<Record<'dit' | 'unet', Readonly<Record<Axis, readonly numbe
   unet: { batch: [8, 16, 32, 64], size: [16, 28, 56], width: [32, 48, 96], depth: [1, 2, 3] },
 };
 
-export interface ScalingResult extends Pick<BenchResult, 'name' | 'median_ms' | 'peak_rss_kb'> {
+export interface ScalingResult extends Pick<BenchResult, 'name' | 'cpu_ms' | 'peak_rss_kb'> {
   readonly axis: Axis;
   readonly value: number;
 }
@@ -29,28 +29,30 @@ export async function scale(output: Output, spec: JobSpec, how: MeasureOptions):
       all.push({ ...result, axis: axis as Axis, value });
       output.record({ axis, value, ...result });
     }
-    const longest = Math.max(...results.map((result) => result.median_ms));
+    const longest = Math.max(...results.map((result) => result.cpu_ms));
     const rows = results.map((result, i) => [
       `  ${values[i]}`,
       `${figure(result.median_ms)} ms`,
+      `${figure(result.cpu_ms)} ms`,
       mebibytes(result.peak_rss_kb),
       `${figure(result.gflops_per_second)} GFLOP/s`,
       ...(result.ratio ? [figure(result.ratio), figure(result.memory_ratio!)] : []),
-      '█'.repeat(Math.max(1, Math.round((20 * result.median_ms) / longest))).padEnd(20),
+      '█'.repeat(Math.max(1, Math.round((20 * result.cpu_ms) / longest))).padEnd(20),
     ]);
     const ratios = how.torch ? ['time ratio', 'memory ratio'] : [];
-    for (const line of table([[axis, 'median', 'peak memory', 'rate', ...ratios, ''], ...rows])) output.line(line);
+    for (const line of table([[axis, 'median', 'processor', 'peak memory', 'rate', ...ratios, ''], ...rows]))
+      output.line(line);
     output.line('');
   }
   return all;
 }
 
 const growing = {
-  'time, ms': (r: ScalingResult) => r.median_ms,
+  'processor time, ms': (r: ScalingResult) => r.cpu_ms,
   'memory, MiB': (r: ScalingResult) => r.peak_rss_kb / 1024,
 };
 
-/** Time, then memory, along each axis, both scales logarithmic: a straight line is a power. */
+/** Processor time of a step, then memory, along each axis, both scales logarithmic: a straight line is a power. */
 export function scalingCharts(results: readonly ScalingResult[]): Chart[] {
   const jobs = [...new Set(results.map(({ name }) => name))];
   return Object.entries(growing).flatMap(([yTitle, y]) =>

@@ -27,7 +27,9 @@ for await (const line of createInterface({ input: process.stdin })) {
   const count = Number(/^round (\d+)$/.exec(line)?.[1]);
   if (!count) throw new Error(`bench worker: expected "round N", got '${line}'`);
   const times: number[] = [];
+  const before = process.cpuUsage();
   for (let i = 0; i < count; i++) times.push(await timed());
-  say({ times_ms: times, peak_rss_kb: process.resourceUsage().maxRSS });
+  const { user, system } = process.cpuUsage(before);
+  say({ times_ms: times, cpu_ms: (user + system) / 1000 / count, peak_rss_kb: process.resourceUsage().maxRSS });
 }
 process.exit();
