@@ -1,6 +1,6 @@
 import { ndarray } from '../../array/index.js';
 import { buffer, Module } from '../../nn/index.js';
-import { concat, constant, stack, type Tensor, type Variable, where } from '../../tensor/index.js';
+import { concat, constant, softplus, stack, type Tensor, type Variable, where } from '../../tensor/index.js';
 import type { Conditioner } from './conditioners.js';
 import { type Flow, type FromLatent, noLogDet, sumPerSample, type ToLatent } from './flow.js';
 
@@ -103,7 +103,7 @@ export class AffineCoupling extends Module implements Flow {
     if (!scale) return { kept, changed, shift: answer };
     const [shift, s] = [answer.slice(1, 0, wanted, 2), answer.slice(1, 1, wanted, 2)];
     if (scaleMap === 'exp') return { kept, changed, shift, logScale: s };
-    const logSigmoid = s.add(2).sigmoid().log();
+    const logSigmoid = softplus(s.add(2).neg()).neg();
     return { kept, changed, shift, logScale: scaleMap === 'sigmoid' ? logSigmoid.neg() : logSigmoid };
   }
 }

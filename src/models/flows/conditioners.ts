@@ -22,25 +22,32 @@ export interface ConditionerOptions {
   readonly zeroInit?: boolean;
 }
 
+export interface MlpOptions extends ConditionerOptions {
+  /** Answers stay within ± this by a tanh, so that densities stay finite far from the data; default: they do not. */
+  readonly limit?: number;
+}
+
 /** Linear layers with rectifiers between them. */
 export class MLP extends Module implements Conditioner {
   readonly layers: readonly Linear[];
   readonly #leaky: number;
+  readonly #limit?: number;
 
   /** @param sizes of the input, the hidden layers and the output. */
-  constructor(sizes: readonly number[], { leaky = 0, zeroInit = false }: ConditionerOptions, rng: Generator) {
+  constructor(sizes: readonly number[], { leaky = 0, zeroInit = false, limit }: MlpOptions, rng: Generator) {
     super();
-    this.#leaky = leaky;
+    [this.#leaky, this.#limit] = [leaky, limit];
     this.layers = sizes.slice(1).map((size, i) => new Linear(sizes[i], size, rng));
     if (zeroInit) startAtZero(this.layers[this.layers.length - 1]);
   }
 
   forward(x: Tensor): Tensor {
     const last = this.layers.length - 1;
-    return this.layers.reduce(
+    const answer = this.layers.reduce(
       (y, layer, i) => (i < last ? leakyRelu(layer.forward(y), this.#leaky) : layer.forward(y)),
       x,
     );
+    return this.#limit === undefined ? answer : answer.div(this.#limit).tanh().mul(this.#limit);
   }
 }
 
