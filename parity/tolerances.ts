@@ -203,15 +203,6 @@ const rules: readonly Rule[] = [
     tensor: /^grad\..*\.rescale\.weight_v$/,
     tolerance: 1e-5,
     absolute: true,
-    reason: 'the direction of one number is its sign: the true gradient is 0, and the stored one rounding (1e-6)',
-  },
-
-  {
-    group: /^H_systems$/,
-    kind: /^RealNVP$/,
-    tensor: /^grad\..*\.rescale\.weight_v$/,
-    tolerance: 1e-5,
-    absolute: true,
     reason: 'the direction of one number is its sign: the true gradient is 0, and the stored one rounding (2e-6)',
   },
 

@@ -14,7 +14,6 @@ export * from './dit.js';
 export * from './encoderUnet.js';
 export * from './ffjord.js';
 export * from './flashTransformer.js';
-export * from './ffjord.js';
 export * from './flows/index.js';
 export * from './fvbn.js';
 export * from './imageDistribution.js';
