@@ -2,11 +2,13 @@ import { type Command, Option } from 'commander';
 import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import type { ImageQuality } from '../training/index.js';
 import { addCommand, type Cli } from './command.js';
+import { evaluateFlow } from './evalFlow.js';
 import { type ExitCode, exitCodes } from './exitCodes.js';
 import { generate } from './generate.js';
 import { interruptible } from './interrupt.js';
 import { openJudge } from './judge.js';
 import { openGuider } from './openGuider.js';
+import { kindOfRun } from './otherTrainers.js';
 import { figure, type Output, table } from './output.js';
 import { shippedCheckpoint, shippedClassifier } from './package.js';
 import { Progress } from './progress.js';
@@ -23,6 +25,7 @@ interface Options extends Readonly<Record<string, unknown>> {
   readonly seed: number;
   readonly data?: string;
   readonly classifier: string;
+  readonly solverSteps?: number;
   readonly device: 'cpu' | 'webgpu' | 'cuda';
   readonly threads?: number;
 }
@@ -33,10 +36,11 @@ export function defineEval(program: Command, cli: Cli): void {
     cli,
     {
       name: 'eval',
-      summary: 'judge a run: FID, KID, precision, recall and classifier accuracy of its pictures',
+      summary: 'judge a run: FID, KID, precision, recall and accuracy of its pictures; of a flow, bits per dimension',
       examples: [
         'eval runs/a --samples 1000',
         'eval --samples 5000 --guidance 1.5 --sampler dpmpp-2m --steps 20 --json',
+        'eval runs/glow --samples 10000        # a flow: test pictures, and how well it inverts',
       ],
     },
     (command) => {
@@ -51,6 +55,7 @@ export function defineEval(program: Command, cli: Cli): void {
         )
         .option('--steps <n>', 'steps of the sampler', wholeNumber('--steps'), 30)
         .option('--batch <n>', 'pictures made at a time', wholeNumber('--batch'), 128)
+        .option('--solver-steps <n>', "of ffjord, in place of the run's", wholeNumber('--solver-steps'))
         .option('--seed <n>', 'of the noise', wholeNumber('--seed', 0), 0)
         .option('--data <data>', 'real pictures; default: what the run was trained on')
         .option(
@@ -76,6 +81,7 @@ async function evaluate(
   options: Options,
   [run = shippedCheckpoint]: readonly string[],
 ): Promise<ExitCode> {
+  if ((await kindOfRun(run)) === 'flow') return evaluateFlow(output, options, run);
   const { samples, steps, seed, batch } = options;
   const compile = { device: options.device, threads: options.threads };
   const pipeline = await ClassConditionalPipeline.fromPretrained(run);

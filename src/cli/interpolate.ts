@@ -4,7 +4,6 @@ import { readBatch } from '../data/index.js';
 import { openDataset } from '../data/node/index.js';
 import { imageGrid } from '../io/index.js';
 import { readImage, savePng } from '../io/node/index.js';
-import type { Denoiser } from '../models/index.js';
 import { interpolateImages } from '../pipelines/index.js';
 import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
@@ -72,7 +71,9 @@ async function interpolate(
   const classes = options.classes ? parseClasses(options.classes, classNames, model.nullClass ?? 0) : undefined;
   if (classes && classes.length !== 2)
     throw new UsageError(`--classes: expected one for each of the 2 pictures, got ${classes.length}`);
-  const images = joined([await pictureOf(from, model), await pictureOf(to, model)]);
+  const size = model.sampleSize;
+  const shape = [model.inChannels === 1 ? 1 : 3, size, size] as const;
+  const images = joined([await pictureOf(from, { shape, size }), await pictureOf(to, { shape, size })]);
 
   const began = performance.now();
   const progress = new Progress(output, { label: 'interpolating', total: 2 * steps });
@@ -106,18 +107,28 @@ async function interpolate(
   return exitCodes.ok;
 }
 
-/** A picture as the model takes it, [1, C, H, W]. */
-async function pictureOf(source: string, model: Denoiser): Promise<NdArray<'float32'>> {
+/**
+ * A picture as a model takes it, [1, C, H, W] in [-1, 1].
+ * @param source a file, or a data set and a number of its test split, like mnist:7. @param format `size`: scale it.
+ * @throws UsageError for a number out of range, RangeError for pictures of another shape.
+ */
+export async function pictureOf(
+  source: string,
+  { shape, size }: { readonly shape: readonly [number, number, number]; readonly size?: number },
+): Promise<NdArray<'float32'>> {
+  const checked = (image: NdArray<'float32'>) => {
+    if (`${image.shape.slice(1)}` === `${shape}`) return image;
+    throw new RangeError(`${source}: a picture of ${image.shape.slice(1).join('x')}, expected ${shape.join('x')}`);
+  };
   const [, name, index] = /^([\w-]+):(\d+)$/.exec(source) ?? [];
   if (name === undefined) {
-    const channels = model.inChannels === 1 ? 1 : 3;
-    const image = await readImage(source, { size: model.sampleSize, channels });
-    return ndarray(image.data, [1, ...image.shape]);
+    const image = await readImage(source, { size, channels: shape[0] === 1 ? 1 : 3 });
+    return checked(ndarray(image.data, [1, ...image.shape]));
   }
-  const data = await openDataset(name, { split: 'test', size: model.sampleSize });
+  const data = await openDataset(name, { split: 'test', size });
   if (Number(index) >= data.length)
     throw new UsageError(`${source}: ${name} has pictures 0..${data.length - 1} in its test split`);
-  return (await readBatch(data, Int32Array.of(Number(index)))).images;
+  return checked((await readBatch(data, Int32Array.of(Number(index)))).images);
 }
 
 const part = ({ data, shape: [count, ...shape] }: NdArray<'float32'>, n: number): NdArray<'float32'> =>

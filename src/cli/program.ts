@@ -14,6 +14,7 @@ import type { Sink } from './output.js';
 import { packageVersion } from './package.js';
 import { defineSample } from './sample.js';
 import { defineSampleAutoregressive } from './sampleAutoregressive.js';
+import { defineSampleFlow } from './sampleFlow.js';
 import { defineStylize } from './stylize.js';
 import { defineSweep } from './sweep.js';
 import { defineTextToImage } from './textToImage.js';
@@ -64,6 +65,7 @@ function program(cli: Cli): Command {
     defineTrainVae,
     defineTrainAutoregressive,
     defineSampleAutoregressive,
+    defineSampleFlow,
     defineStylize,
     defineTrainStyle,
     defineData,

@@ -25,6 +25,11 @@ export class SchemaFlags<S extends z.ZodType> {
     this.fields = z.toJSONSchema(schema, { io: 'input' }).properties as Record<string, FieldSchema>;
   }
 
+  /** Whether this is one of the settings. */
+  has(field: string): boolean {
+    return Object.hasOwn(this.fields, field);
+  }
+
   /** @param groups what each field means, under headings of the help. */
   addTo(command: Command, groups: FlagGroups<string>): void {
     for (const [heading, fields] of groups)
@@ -48,7 +53,7 @@ export class SchemaFlags<S extends z.ZodType> {
 
   /** The parsed options that are settings, as the user gave them. */
   given(options: Readonly<Record<string, unknown>>): Record<string, unknown> {
-    const given = Object.entries(options).filter(([key]) => Object.hasOwn(this.fields, key));
+    const given = Object.entries(options).filter(([key]) => this.has(key));
     return Object.fromEntries(
       given.map(([key, value]) => [key, Array.isArray(value) && this.fields[key].type !== 'array' ? value[0] : value]),
     );

@@ -4,6 +4,7 @@ import { EncoderUNet, trainableClass } from '../models/index.js';
 import { type RunEvent, TrainingRun } from '../training/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import type { ExitCode } from './exitCodes.js';
+import { addOtherOptions, otherModels, otherTrainer } from './otherTrainers.js';
 import { figure, type Output, shellWord } from './output.js';
 import { savePreview } from './preview.js';
 import { flagName } from './schemaFlags.js';
@@ -22,11 +23,12 @@ export function defineTrain(program: Command, cli: Cli): void {
     cli,
     {
       name: 'train',
-      summary: 'train a class-conditional model or a classifier to guide with, or continue a run',
+      summary: 'train a class-conditional model, a classifier to guide with, a flow or an autoregressive model',
       examples: [
         'train --model dit --preset xs --data fashion-mnist --steps 2000 --out runs/a',
         'train --model unet --preset s --data photos/ --size 32 --predict v --out runs/b',
         'train --model noisy-classifier --data fashion-mnist --out runs/clf   # to guide sample with',
+        'train --model glow --data mnist --steps 3000 --out runs/glow          # then sample-flow',
         'train --resume runs/a --steps 4000      # --steps is the total; all else comes from the run',
       ],
     },
@@ -34,13 +36,16 @@ export function defineTrain(program: Command, cli: Cli): void {
       command
         .option('--out <dir>', 'folder of the new run')
         .option('--resume <dir>', 'continue the run in this folder');
-      addTrainOptions(command);
+      addTrainOptions(command, otherModels);
+      addOtherOptions(command);
     },
     train,
   );
 }
 
 async function train(output: Output, options: Options): Promise<ExitCode> {
+  const other = await otherTrainer(options);
+  if (other) return other(output, options);
   const run = await openedRun(options);
   const { config, dataset, folder } = run;
   const { name } = trainableClass(config.model);

@@ -29,7 +29,8 @@ const groups: FlagGroups = [
   ['Model:', { model: 'architecture', labels: 'model pictures and classes together: p(x, y)' }],
   ...learningFlags,
 ];
-const flags = new SchemaFlags(autoregressiveTraining);
+/** The settings of an autoregressive model's run. */
+export const autoregressiveFlags = new SchemaFlags(autoregressiveTraining);
 
 export function defineTrainAutoregressive(program: Command, cli: Cli): void {
   addCommand<Options>(
@@ -57,14 +58,18 @@ export function defineTrainAutoregressive(program: Command, cli: Cli): void {
             `config fields that win over the preset, such as '{"hiddenDims": [500, 500]}'`,
           ).helpGroup('Model:'),
         );
-      flags.addTo(command, groups);
+      autoregressiveFlags.addTo(command, groups);
     },
-    train,
+    trainAutoregressive,
   );
 }
 
-async function train(output: Output, { out, resume, preset, ...options }: Options): Promise<ExitCode> {
-  const given = { ...flags.given(options), ...(preset !== undefined && { preset }) };
+/** `train` of an autoregressive model. */
+export async function trainAutoregressive(
+  output: Output,
+  { out, resume, preset, ...options }: Options,
+): Promise<ExitCode> {
+  const given = { ...autoregressiveFlags.given(options), ...(preset !== undefined && { preset }) };
   const run = await openRun({ out, resume }, given, flagName, {
     create: (folder) => AutoregressiveRun.create(settings(options, preset), folder),
     resume: (folder, changes) => AutoregressiveRun.resume(folder, changes),
@@ -88,10 +93,10 @@ function likelihoodLine(event: Extract<AutoregressiveEvent, { kind: 'likelihood'
 }
 
 function settings(options: Readonly<Record<string, unknown>>, preset = 'xs') {
-  const { modelConfig, ...given } = flags.given(options);
+  const { modelConfig, ...given } = autoregressiveFlags.given(options);
   if (given.model === undefined) throw new UsageError(`--model is missing: ${autoregressiveNames.join(', ')}`);
   if (given.data === undefined) throw new UsageError('--data is missing: such as mnist');
   const config = jsonObject('--model-config', modelConfig as string | undefined);
   const { presets } = autoregressiveArchitectures[given.model as keyof typeof autoregressiveArchitectures];
-  return flags.parse({ ...given, modelConfig: { ...presetNamed(presets, preset), ...config } });
+  return autoregressiveFlags.parse({ ...given, modelConfig: { ...presetNamed(presets, preset), ...config } });
 }

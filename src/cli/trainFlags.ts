@@ -66,12 +66,12 @@ const groups: FlagGroups<Field> = [
 
 const flags = new SchemaFlags(trainConfig);
 
-/** Every field of {@link TrainConfig} as an option of the command. */
-export function addTrainOptions(command: Command): void {
-  const models = trainableClasses.map(({ name }) => name);
+/** Every field of {@link TrainConfig} as an option of the command. @param others models that are trained otherwise. */
+export function addTrainOptions(command: Command, others: readonly string[]): void {
+  const models = [...trainableClasses.map(({ name }) => name), ...others];
   command.addOption(new Option('--model <name>', 'architecture').choices(models).helpGroup('Model:'));
   for (const [flag, text] of [
-    ['--preset <name>', `size: ${trainableClasses.map(presetList).join('; ')} (default: xs)`],
+    ['--preset <name>', `size: ${trainableClasses.map(presetList).join('; ')} ; the others: tiny, xs, full (default: xs)`],
     ['--model-config <json>', `config fields that win over the preset, such as '{"patchSize": 4}'`],
   ])
     command.addOption(new Option(flag, text).helpGroup('Model:'));

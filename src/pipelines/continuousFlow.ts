@@ -190,8 +190,8 @@ const sizeOfOne = (x: NdArray): number => x.data.length / x.shape[0];
 const zeroLogp = (count: number): NdArray => ndarray(new Float64Array(count), [count, 1], 'float64');
 
 export interface SteppedFlowOptions extends TraceOptions, TracedOdeOptions {
-  /** Draws Hutchinson's noise anew at each call; without it the trace is exact. */
-  readonly rng?: Generator;
+  /** Draws Hutchinson's noise anew at each call; without it the trace is exact. A function is asked when it is traced. */
+  readonly rng?: Generator | (() => Generator);
   /** What it draws; default 'rademacher', signs at random. */
   readonly noise?: 'rademacher' | 'gaussian';
 }
@@ -220,7 +220,8 @@ export class SteppedFlow<F extends VectorField = VectorField> extends Module imp
   }
 
   #solve(y0: Tensor, times: readonly [number, number]): { y: Tensor; logp: Tensor } {
-    const { rng, noise = 'rademacher', residual } = this.options;
+    const { noise = 'rademacher', residual } = this.options;
+    const rng = typeof this.options.rng === 'function' ? this.options.rng() : this.options.rng;
     const signs = () => rand(y0.shape, rng!).less(0.5).cast('float32').mul(2).sub(1);
     const e = rng && (noise === 'gaussian' ? randn(y0.shape, rng) : signs());
     const [y, logp] = odeintTraced(

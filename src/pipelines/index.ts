@@ -5,6 +5,8 @@ export * from './coral.js';
 export * from './denoise.js';
 export * from './drawLabels.js';
 export * from './flows.js';
+export * from './flowTraining.js';
+export * from './imageFlow.js';
 export * from './interpolate.js';
 export * from './latentSpace.js';
 export * from './masks.js';

@@ -20,6 +20,8 @@ export type BatchOf<T> = Readonly<Record<string, T>>;
 /** What a training minimises, for any model. */
 export interface Learner {
   readonly parameters: ReadonlyMap<string, Variable>;
+  /** The loss is one of the whole batch at once, as batch norms need it; default: of parts of it. */
+  readonly whole?: boolean;
   /** Inside the traced step: noises the batch, drops conditions ... `batch` begins with the images. */
   prepare(batch: BatchOf<Tensor>): BatchOf<Tensor>;
   /** The scalar loss of what was prepared, or of a part of it. */
@@ -112,7 +114,7 @@ export function learningStep(options: LearningStepOptions): LearningStep<BatchOf
     inTraining(() => {
       const batch = learner.prepare(inputs);
       const names = Object.keys(batch);
-      const whole = options.compile?.device && options.compile.device !== 'cpu';
+      const whole = learner.whole || (options.compile?.device && options.compile.device !== 'cpu');
       const parts = whole ? 1 : partsOf(Object.values(inputs)[0].shape);
       const [loss, ...sums] = sumOverParts(
         parts,

@@ -2,6 +2,7 @@ export * from './actNorm.js';
 export * from './affineCoupling.js';
 export * from './conditioners.js';
 export * from './dequantize.js';
+export * from './flatten.js';
 export * from './flow.js';
 export * from './flowModel.js';
 export * from './glow.js';

@@ -63,6 +63,8 @@ class MaskedBlock extends Module {
 
 /** Smallest scale, so that the flow cannot collapse. */
 const leastScale = 1e-3;
+/** Of values in {@link MaskedAutoregressiveFlow.refine}: an infinite one would reach those before it as 0 · Infinity. */
+const largest = 1e4;
 
 /**
  * Masked autoregressive flow (Papamakarios et al. 2017): z_i = s_i x_i + m_i, scale and shift a masked network's (MADE's)
@@ -119,6 +121,15 @@ export class MaskedAutoregressiveFlow extends Module implements Flow {
       logDet = sumPerSample(scale.log()).neg();
     }
     return { x, logDet };
+  }
+
+  /**
+   * One pass towards the inverse of z, from any x: as each variable depends on those before it alone, pass k makes at
+   * least the first k right. All are right when a pass changes none. Values are kept finite for what comes after them.
+   */
+  refine(z: Tensor, x: Tensor): Tensor {
+    const { scale, shift } = this.#affine(x);
+    return z.sub(shift).div(scale).clamp(-largest, largest);
   }
 
   /** The network's answers are u, m of variable 1, then of variable 2 ... */

@@ -34,6 +34,7 @@ export class ClassConditionalPipeline {
    * @throws Error that names the file or field at fault.
    */
   static async fromPretrained(folder: string): Promise<ClassConditionalPipeline> {
+    await checkKind(folder);
     const index = await readJson(join(folder, 'model_index.json'), modelIndex);
     const part = denoiserClasses.find((entry) => entry.folder in index);
     if (!part) throw new Error(`${folder}: model_index.json names no transformer and no unet`);
@@ -62,6 +63,17 @@ export class ClassConditionalPipeline {
   private get defaults() {
     return { sampler: this.sampler, knowsNullClass: this.knowsNullClass };
   }
+}
+
+/** @throws Error for the run of a model of another kind, which has no model_index.json. */
+async function checkKind(folder: string): Promise<void> {
+  const path = join(folder, 'run.json');
+  if (existsSync(join(folder, 'model_index.json')) || !existsSync(path)) return;
+  const { kind } = await readJson(path, z.looseObject({ kind: z.string().optional() }));
+  if (kind === 'flow' || kind === 'autoregressive')
+    throw new Error(
+      `${folder}: holds no class-conditional model, but a run of kind '${kind}': draw with sample-${kind}`,
+    );
 }
 
 /** Whether a run dropped classes in training; a pipeline that is no run is taken to have done so. */

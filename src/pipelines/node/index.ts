@@ -1,4 +1,6 @@
 export * from './classConditional.js';
+export * from './flowRun.js';
+export * from './imageFlowFolder.js';
 export * from './noisyClassifier.js';
 export * from './singleFile.js';
 export * from './source.js';
