@@ -53,7 +53,8 @@ const pixart = transformer<PixArtTransformer2D>((model, inputs) => {
     encoderHiddenStates: inputs.encoder_hidden_states,
     encoderAttentionMask: inputs.encoder_attention_mask,
     attentionMask: inputs.attention_mask,
-    size: resolution && aspectRatio && { resolution, aspectRatio },
+    resolution,
+    aspectRatio,
   });
 });
 

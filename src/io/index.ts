@@ -16,5 +16,7 @@ export * from './png.js';
 export * from './raster.js';
 export { type ResampleFilter, resizeRaster } from './resample.js';
 export * from './safetensors.js';
+export { type Piece, readSentencePiece, Unigram, type UnigramOptions } from './sentencePiece.js';
+export { T5Tokenizer, type T5TokenizerFiles, t5TokenizerFileNames } from './t5Tokenizer.js';
 export * from './text.js';
 export * from './trainTokenizer.js';

@@ -8,7 +8,6 @@ import {
   modulate,
   PatchEmbed,
   parameter,
-  type SizeCondition,
   TextProjection,
 } from '../nn/index.js';
 import { type Generator, normalWeights } from '../random/index.js';
@@ -58,8 +57,9 @@ export interface PixArtInputs {
   readonly encoderAttentionMask?: Tensor;
   /** The same for the image's patches. */
   readonly attentionMask?: Tensor;
-  /** Needed when the picture's size is a condition. */
-  readonly size?: SizeCondition;
+  /** Height and width of the picture [N, 2], and their ratio [N, 1]: needed where they are conditions. */
+  readonly resolution?: Tensor;
+  readonly aspectRatio?: Tensor;
 }
 
 /**
@@ -113,8 +113,7 @@ export class PixArtTransformer2D extends Module {
     this.transformerBlocks = Array.from({ length: config.numLayers }, () => new BasicTransformerBlock(block, rng));
     this.scaleShiftTable = parameter(normalWeights(rng, [2, dim], { std: 1 / Math.sqrt(dim) }));
     this.projOut = new Linear(dim, patchSize * patchSize * this.outChannels, rng);
-    const useAdditionalConditions = config.useAdditionalConditions ?? sampleSize === 128;
-    this.adalnSingle = new AdaLayerNormSingle({ embeddingDim: dim, useAdditionalConditions }, rng);
+    this.adalnSingle = new AdaLayerNormSingle({ embeddingDim: dim, useAdditionalConditions: this.isToldSize }, rng);
     if (config.captionChannels)
       this.captionProjection = new TextProjection({ inFeatures: config.captionChannels, hiddenSize: dim }, rng);
   }
@@ -128,6 +127,10 @@ export class PixArtTransformer2D extends Module {
   get sampleSize(): number {
     return this.config.sampleSize;
   }
+  /** Whether the size of the picture is a condition. */
+  get isToldSize(): boolean {
+    return this.config.useAdditionalConditions ?? this.config.sampleSize === 128;
+  }
 
   /**
    * @param x latents [N, inChannels, H, W]; rows and columns beyond the last whole patch are ignored.
@@ -136,7 +139,8 @@ export class PixArtTransformer2D extends Module {
    * @throws Error when the picture's size is a condition and missing.
    */
   forward(x: Tensor, timestep: Tensor, inputs: PixArtInputs = {}): Tensor {
-    const { encoderHiddenStates: text, size } = inputs;
+    const { encoderHiddenStates: text, resolution, aspectRatio } = inputs;
+    const size = resolution && aspectRatio && { resolution, aspectRatio };
     const { modulation, embedding } = this.adalnSingle.forward(timestep, size);
     const conditions = {
       timestep: modulation,

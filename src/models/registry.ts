@@ -13,6 +13,7 @@ import { EncoderUNet, type EncoderUNetOptions, encoderUnetConfig, encoderUnetPre
 import { PixArtTransformer2D, pixartConfig } from './pixartTransformer2d.js';
 import { SafetyChecker } from './safetyChecker.js';
 import { SD3Transformer2D, sd3Config } from './sd3Transformer2d.js';
+import { T5EncoderModel, t5Config } from './t5Encoder.js';
 import { UNet2D, type UNet2DOptions, unet2dConfig, unet2dPresets } from './unet2d.js';
 import { UNet2DCondition, unet2dConditionConfig } from './unet2dCondition.js';
 import { UViT, type UViTOptions, uvitConfig, uvitPresets } from './uvit.js';
@@ -152,6 +153,12 @@ export const modelClasses: readonly ModelClass[] = [
   diffusersClass(PixArtTransformer2D, pixartConfig),
   clipText(CLIPTextModel),
   clipText(CLIPTextModelWithProjection),
+  {
+    className: T5EncoderModel.className,
+    library: 'transformers',
+    fromJson: (json, rng) => new T5EncoderModel(fromTransformersJson(T5EncoderModel.className, t5Config, json), rng),
+    toJson: ({ config }) => toTransformersJson(T5EncoderModel.className, 't5', config),
+  },
   {
     className: SafetyChecker.className,
     library: 'transformers',

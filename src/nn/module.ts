@@ -16,8 +16,9 @@ export function zeroed<M extends Module>(module: M): M {
   return module;
 }
 
-/** `downBlocks` is `down_blocks` in a checkpoint; names that already have underscores stay as they are. */
-export const snakeCase = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
+/** `downBlocks` is `down_blocks` in a checkpoint; names that have underscores or begin with a capital stay as they are. */
+export const snakeCase = (name: string): string =>
+  /^[A-Z]/.test(name) ? name : name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
 
 /**
  * A part of a model: it declares its parts as fields and its computation as a `forward` method.
