@@ -2,9 +2,53 @@ import { describe, expect, it } from 'vitest';
 import { Generator } from '../random/index.js';
 import { forFrozenCpu } from './frozenCpu.js';
 import { reachable } from './graph.js';
-import { compile, gradients, scaledDotProductAttention, type Tensor, variable } from './index.js';
+import { compile, conv2d, gradients, scaledDotProductAttention, type Tensor, variable } from './index.js';
 
 const rng = new Generator(0);
+const farthest = (a: Float32Array, b: Float32Array): number =>
+  b.reduce((most, x, i) => Math.max(most, Math.abs(x - a[i])), 0);
+
+describe('a convolution of few pixels with many weights', () => {
+  const w = variable(rng.randn([1024, 128, 3, 3]));
+  const bias = variable(rng.randn([1024]));
+
+  it.each([
+    ['plain', 9, {}],
+    ['padded', 8, { padding: 1 }],
+    [
+      'in steps, padded on one side',
+      16,
+      {
+        stride: 2,
+        padding: [
+          [0, 1],
+          [0, 1],
+        ],
+      },
+    ],
+    ['dilated', 9, { dilation: [2, 1], padding: [2, 0] }],
+  ] as const)('is the same as one product: %s', async (_, size, options) => {
+    const f = (x: Tensor) => conv2d(x, w, bias, options);
+    const x = rng.randn([2, 128, size, size]);
+    const [plain, product] = [false, true].map((freeze) => compile(f, { freeze }));
+    const [a, b] = [await plain(x), await product(x)];
+    expect(b.shape).toEqual(a.shape);
+    // Sums of 1152 products of deviation 1, whose size is 34.
+    expect(farthest(a.data as Float32Array, b.data as Float32Array)).toBeLessThan(34e-5);
+    expect(ops(f, x.shape)).toContain('matmul');
+    await plain.release();
+    await product.release();
+  });
+
+  it('stays a convolution of many pixels, and of few weights', () => {
+    expect(ops((x) => conv2d(x, w, bias, { padding: 1 }), [1, 128, 16, 17])).toContain('conv2d');
+    const narrow = variable(rng.randn([64, 64, 3, 3]));
+    expect(ops((x) => conv2d(x, narrow), [1, 64, 8, 8])).toContain('conv2d');
+  });
+
+  const ops = (f: (x: Tensor) => Tensor, shape: readonly number[]): string[] =>
+    reachable(forFrozenCpu([f(variable(rng.randn(shape)))])).map(({ op }) => op.name);
+});
 
 describe('attention over many tokens, with frozen weights', () => {
   const inputs = (heads: number, queries: number, keys: number, width: number, ofValues = width) =>
@@ -16,7 +60,7 @@ describe('attention over many tokens, with frozen weights', () => {
 
   async function difference(xs: ReturnType<typeof inputs>, attend: (...x: Tensor[]) => Tensor): Promise<number> {
     const [a, b] = await both(xs, attend);
-    return b.reduce((most, x, i) => Math.max(most, Math.abs(x - a[i])), 0);
+    return farthest(a, b);
   }
 
   async function both(xs: ReturnType<typeof inputs>, attend: (...x: Tensor[]) => Tensor): Promise<Float32Array[]> {

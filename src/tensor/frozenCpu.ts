@@ -1,11 +1,13 @@
 import { reachable } from './graph.js';
 import { apply, isFurtherOutput, type Op } from './op.js';
+import { type ConvAttrs, extent } from './ops/conv.js';
 import { matmul } from './ops/linear.js';
 import { softmax } from './ops/normalize.js';
-import { concat } from './ops/shape.js';
+import { concat, pad, stack } from './ops/shape.js';
 import { type Rule, rewrite } from './rewrite.js';
 import { range } from './shape.js';
 import type { Tensor } from './tensor.js';
+import { Variable } from './variable.js';
 
 /** The outputs in what onnxruntime computes best on the CPU from frozen weights. */
 export function forFrozenCpu(outputs: readonly Tensor[]): Tensor[] {
@@ -16,7 +18,7 @@ export function forFrozenCpu(outputs: readonly Tensor[]): Tensor[] {
       .map(({ inputs }) => inputs[0]),
   );
   const attend: Rule = (inputs, _, original) => (differentiated.has(original) ? undefined : attention(inputs));
-  return rewrite(outputs, { attend });
+  return rewrite(outputs, { attend, conv2d: (inputs, attrs) => product(inputs, attrs as ConvAttrs) });
 }
 
 type AttentionAttrs = { heads: number; scale: number };
@@ -74,4 +76,34 @@ function inSlices(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, alpha: number):
     return matmul(softmax(scores.add(ofRows)), v);
   });
   return slices.length === 1 ? slices[0] : concat(slices, slices[0].rank - 2);
+}
+
+/** Weights of a kernel from which their copy counts, and pixels up to which a product is nearly as fast (docs/performance.md). */
+const LARGE_KERNEL = 2 ** 20;
+const FEW_PIXELS = 64;
+
+/**
+ * A convolution of few pixels with many weights, as one product with patches. The engine would copy its weights into
+ * the blocked layout, on one thread, when the session is made; a product takes them as they lie in their file.
+ */
+function product([x, w, bias]: readonly Tensor[], attrs: ConvAttrs): Tensor | undefined {
+  const [n, c, height, width] = x.shape;
+  const [o, , kh, kw] = w.shape;
+  const { stride, pads, dilation, groups } = attrs;
+  const size = [extent(height, kh, 0, attrs), extent(width, kw, 1, attrs)];
+  if (!(w instanceof Variable) || groups !== 1 || w.size < LARGE_KERNEL || size[0] * size[1] > FEW_PIXELS)
+    return undefined;
+  const none = [0, 0] as const;
+  const channelsFirst = pad(x, [none, none, ...pads]).transpose([1, 0, 2, 3]);
+  const cut = (image: Tensor, i: 0 | 1, from: number) =>
+    image.slice(2 + i, from, from + (size[i] - 1) * stride[i] + 1, stride[i]);
+  const taps = range(kh * kw).map((tap) => {
+    const rows = cut(channelsFirst, 0, Math.floor(tap / kw) * dilation[0]);
+    return cut(rows, 1, (tap % kw) * dilation[1]);
+  });
+  const patches = stack(taps, 1).reshape([c * kh * kw, -1]);
+  const y = matmul(w.reshape([o, -1]), patches)
+    .reshape([o, n, ...size])
+    .transpose([1, 0, 2, 3]);
+  return bias ? y.add(bias.reshape([o, 1, 1])) : y;
 }

@@ -1,4 +1,4 @@
-import { bytesPerElement, type NdArray, StoredArray, sizeOf } from '../array/index.js';
+import { bytesPerElement, type NdArray, ndarray, type Shape, StoredArray, sizeOf } from '../array/index.js';
 import {
   type Attributes,
   dataTypes,
@@ -94,7 +94,8 @@ export function emitGraph({ inputs, weights, outputs }: EmitRequest): { graph: O
   const fed: OnnxValue[] = [];
   const emit = (x: Tensor): void => {
     const name = inputs.get(x);
-    const array = weights.get(x);
+    // A weight in another shape is the same array: as a node, it would be folded into a copy.
+    const array = weights.get(x) ?? (x.op.name === 'reshape' ? inShape(weights.get(x.inputs[0]), x.shape) : undefined);
     if (name !== undefined) {
       fed.push({ name, dtype: x.dtype, shape: x.shape });
       names.set(x, [name]);
@@ -112,8 +113,13 @@ export function emitGraph({ inputs, weights, outputs }: EmitRequest): { graph: O
     return free.delete(name) ? name : emitter.node('Identity', [name])[0];
   });
   const values = outputs.map((x, i) => ({ name: outputNames[i], dtype: x.dtype, shape: x.shape }));
-  return { graph: { inputs: fed, outputs: values, initializers, nodes: runAsWritten(nodes) }, outputNames };
+  const read = new Set(nodes.flatMap(readBy));
+  const needed = initializers.filter((initializer) => read.has(initializer.name));
+  return { graph: { inputs: fed, outputs: values, initializers: needed, nodes: runAsWritten(nodes) }, outputNames };
 }
+
+const inShape = (array: NdArray | undefined, shape: Shape): NdArray | undefined =>
+  array instanceof StoredArray ? array.reshaped(shape) : array && ndarray(array.data, shape, array.dtype);
 
 /**
  * The nodes in another order of the file, in which onnxruntime runs them as they are written here, though its
@@ -137,5 +143,7 @@ export function runAsWritten(nodes: readonly OnnxNode[]): OnnxNode[] {
 /** What a node reads, the bodies of loops included. */
 const readBy = ({ inputs, attributes }: OnnxNode): string[] => [
   ...inputs,
-  ...Object.values(attributes).flatMap((a) => ('g' in a ? a.g.nodes.flatMap(readBy) : [])),
+  ...Object.values(attributes).flatMap((a) =>
+    'g' in a ? [...a.g.nodes.flatMap(readBy), ...a.g.outputs.map(({ name }) => name)] : [],
+  ),
 ];
