@@ -1,24 +1,34 @@
-import type { AutoencoderKL, AutoencoderTiny, AutoencoderUse, DiagonalGaussian } from '../../src/models/index.js';
-import { modelClass } from '../../src/models/index.js';
+import type { NdArray } from '../../src/array/index.js';
+import {
+  type AutoencoderKL,
+  type AutoencoderTiny,
+  DiagonalGaussian,
+  modelClass,
+  piecewise,
+} from '../../src/models/index.js';
+import type { Autoencoder } from '../../src/pipelines/index.js';
 import { Generator } from '../../src/random/index.js';
 import { compile, type Tensor } from '../../src/tensor/index.js';
 import type { Adapter, Outputs } from '../adapter.js';
 import type { ReferenceCase } from '../case.js';
 
 /** How a case's model was switched, as its note tells: `enable_tiling with tile_sample_min_size=16, ...`. */
-function use({ description }: ReferenceCase): AutoencoderUse {
+function piecesOf(model: Autoencoder, { description }: ReferenceCase) {
   const note = String(description.note ?? '');
   const number = (name: string) => {
     const value = new RegExp(`${name}\\s*=\\s*([\\d.]+)`).exec(note)?.[1];
     return value === undefined ? undefined : Number(value);
   };
+  const tiling = {
+    tileSampleMinSize: number('tile_sample_min_size'),
+    tileLatentMinSize: number('tile_latent_min_size'),
+    tileOverlapFactor: number('tile_overlap_factor'),
+  };
+  const tiled = note.includes('enable_tiling');
+  const slicing = note.includes('enable_slicing');
   return {
-    slicing: note.includes('enable_slicing'),
-    tiling: note.includes('enable_tiling') && {
-      tileSampleMinSize: number('tile_sample_min_size'),
-      tileLatentMinSize: number('tile_latent_min_size'),
-      tileOverlapFactor: number('tile_overlap_factor'),
-    },
+    toEncode: { slicing, tiles: tiled ? model.encoderTiles(tiling) : undefined },
+    toDecode: { slicing, tiles: tiled ? model.decoderTiles(tiling) : undefined },
   };
 }
 
@@ -26,25 +36,26 @@ async function autoencoderKl(reference: ReferenceCase): Promise<Outputs> {
   const model = modelClass(reference.kind).fromJson(reference.config, new Generator(0)) as AutoencoderKL;
   model.loadStateDict(reference.weights);
   const asked = new Set(reference.expected().map(([name]) => name));
-  const options = use(reference);
-  const run = compile((inputs: Readonly<Record<string, Tensor>>) => {
-    const { image, latent } = inputs;
-    const outputs: Record<string, () => Tensor> = latent ? { 'out.decoded': () => model.decode(latent, options) } : {};
-    if (image) {
-      const posterior = model.encode(image, options);
-      Object.assign(outputs, ofPosterior(posterior, inputs), {
-        'out.decoded_mode': () => model.decode(posterior.mode(), options),
-      });
-    }
-    return Object.fromEntries(
-      Object.entries(outputs)
-        .filter(([name]) => asked.has(name))
-        .map(([name, make]) => [name, make()]),
-    );
-  });
   const inputs = Object.fromEntries(reference.inputNames().map((name) => [name, reference.input(name)]));
-  const outputs = await run(inputs);
-  await run.release();
+  const { toEncode, toDecode } = piecesOf(model, reference);
+  const { image, latent } = inputs as Readonly<Record<string, NdArray<'float32'>>>;
+  const decode = (z: NdArray<'float32'>) => piecewise(z, (x) => model.decode(x), toDecode);
+  const outputs: Record<string, NdArray> = {};
+  if (latent && asked.has('out.decoded')) outputs['out.decoded'] = await decode(latent);
+  if (image) {
+    const moments = await piecewise(image, (x) => model.encode(x).moments, toEncode);
+    const run = compile((x: Tensor, given: Readonly<Record<string, Tensor>>) =>
+      Object.fromEntries(
+        Object.entries(ofPosterior(new DiagonalGaussian(x), given))
+          .filter(([name]) => name === 'out.mode' || asked.has(name))
+          .map(([name, make]) => [name, make()]),
+      ),
+    );
+    const { 'out.mode': mode, ...others } = await run(moments, inputs);
+    await run.release();
+    Object.assign(outputs, others, asked.has('out.mode') && { 'out.mode': mode });
+    if (asked.has('out.decoded_mode')) outputs['out.decoded_mode'] = await decode(mode as NdArray<'float32'>);
+  }
   return outputs;
 }
 
@@ -65,16 +76,14 @@ async function autoencoderTiny(reference: ReferenceCase): Promise<Outputs> {
   const model = modelClass(reference.kind).fromJson(reference.config, new Generator(0)) as AutoencoderTiny;
   model.loadStateDict(reference.weights);
   const asked = new Set(reference.expected().map(([name]) => name));
-  const options = use(reference);
-  const run = compile(({ image, latent }: { image?: Tensor; latent?: Tensor }) => ({
-    ...(image && { 'out.latents': model.encode(image, options) }),
-    ...(latent && { 'out.decoded': model.decode(latent, options) }),
-    ...(image && asked.has('out.sample') && { 'out.sample': model.forward(image) }),
-  }));
   const inputs = Object.fromEntries(reference.inputNames().map((name) => [name, reference.input(name)]));
-  const outputs = await run(inputs);
-  await run.release();
-  return outputs;
+  const { toEncode, toDecode } = piecesOf(model, reference);
+  const { image, latent } = inputs as Readonly<Record<string, NdArray<'float32'>>>;
+  return {
+    ...(image && { 'out.latents': await piecewise(image, (x) => model.encode(x), toEncode) }),
+    ...(latent && { 'out.decoded': await piecewise(latent, (x) => model.decode(x), toDecode) }),
+    ...(image && asked.has('out.sample') && { 'out.sample': await piecewise(image, (x) => model.forward(x), {}) }),
+  };
 }
 
 export const adapters: Readonly<Record<string, Adapter>> = {

@@ -7,7 +7,7 @@ import { constant, type Tensor } from '../tensor/index.js';
 import { Decoder, Encoder } from './autoencoderParts.js';
 import { activation, blockTypes, modelConfig, positive } from './config.js';
 import { DiagonalGaussian } from './diagonalGaussian.js';
-import { blendTiles, eachImage, tilesOf } from './tiles.js';
+import { blendTiles, type Tiles, type Tiling } from './tiles.js';
 
 /** The fields of diffusers' AutoencoderKL. */
 export const autoencoderKlConfig = modelConfig({
@@ -38,23 +38,6 @@ export const autoencoderKlConfig = modelConfig({
 });
 export type AutoencoderKLConfig = z.output<typeof autoencoderKlConfig>;
 export type AutoencoderKLOptions = z.input<typeof autoencoderKlConfig>;
-
-/** Tiles that large images and latents are cut into; the result differs a little from the whole's. */
-export interface Tiling {
-  /** Side of an image's tile; default `sampleSize`. */
-  readonly tileSampleMinSize?: number;
-  /** Side of a latent's tile; default: that of an image's, divided by how much smaller latents are. */
-  readonly tileLatentMinSize?: number;
-  /** Part of a tile that its neighbour overlaps; default 0.25. */
-  readonly tileOverlapFactor?: number;
-}
-
-export interface AutoencoderUse {
-  /** Less memory for large images: work in tiles where a side is longer than one. */
-  readonly tiling?: boolean | Tiling;
-  /** Less memory for many images: work on one after the other. */
-  readonly slicing?: boolean;
-}
 
 /**
  * The variational autoencoder of latent diffusion (Kingma & Welling 2014, Rombach et al. 2022), laid out as diffusers'
@@ -93,27 +76,29 @@ export class AutoencoderKL extends Module {
    * @param images [N, inChannels, H, W] in [-1, 1].
    * @returns the distribution of their latents [N, latentChannels, H / downsampling, W / downsampling].
    */
-  encode(images: Tensor, { tiling, slicing }: AutoencoderUse = {}): DiagonalGaussian {
-    const moments = (x: Tensor) => {
-      const encoded = this.encoder.forward(x);
-      return this.quantConv?.forward(encoded) ?? encoded;
-    };
-    const sizes = this.tileSizes(tiling);
-    const whole = (x: Tensor) =>
-      sizes ? tiled(x, moments, { ...sizes, from: sizes.sample, to: sizes.latent }) : moments(x);
-    return new DiagonalGaussian(slicing ? eachImage(images, whole) : whole(images));
+  encode(images: Tensor): DiagonalGaussian {
+    const encoded = this.encoder.forward(images);
+    return new DiagonalGaussian(this.quantConv?.forward(encoded) ?? encoded);
   }
 
   /**
    * @param latents as they come from {@link encode}: {@link latentsFrom} undoes what a diffusion model's are scaled by.
    * @returns images [N, outChannels, H, W], about [-1, 1].
    */
-  decode(latents: Tensor, { tiling, slicing }: AutoencoderUse = {}): Tensor {
-    const images = (x: Tensor) => this.decoder.forward(this.postQuantConv?.forward(x) ?? x);
-    const sizes = this.tileSizes(tiling);
-    const whole = (x: Tensor) =>
-      sizes ? tiled(x, images, { ...sizes, from: sizes.latent, to: sizes.sample }) : images(x);
-    return slicing ? eachImage(latents, whole) : whole(latents);
+  decode(latents: Tensor): Tensor {
+    return this.decoder.forward(this.postQuantConv?.forward(latents) ?? latents);
+  }
+
+  /** How images are cut to be encoded; their moments are put together. @throws RangeError for tiles of no use. */
+  encoderTiles(tiling: Tiling = {}): Tiles {
+    const { sample, latent, overlap } = this.tileSizes(tiling);
+    return blended(sample, latent, overlap);
+  }
+
+  /** How latents are cut to be decoded. @throws RangeError for tiles of no use. */
+  decoderTiles(tiling: Tiling = {}): Tiles {
+    const { sample, latent, overlap } = this.tileSizes(tiling);
+    return blended(latent, sample, overlap);
   }
 
   /** Images to latents and back: by their most likely latents, or drawn ones. */
@@ -141,14 +126,11 @@ export class AutoencoderKL extends Module {
     return { mean: channels(latentsMean), factor: channels(latentsStd.map((std) => scalingFactor / std)) };
   }
 
-  private tileSizes(tiling: AutoencoderUse['tiling']): { sample: number; latent: number; overlap: number } | undefined {
-    if (!tiling) return undefined;
+  private tileSizes(tiling: Tiling): { sample: number; latent: number; overlap: number } {
     const { sampleSize } = this.config;
-    const side = typeof sampleSize === 'number' ? sampleSize : sampleSize[0];
-    const options = tiling === true ? {} : tiling;
-    const sample = options.tileSampleMinSize ?? side;
-    const latent = options.tileLatentMinSize ?? Math.floor(sample / this.downsampling);
-    const overlap = options.tileOverlapFactor ?? 0.25;
+    const sample = tiling.tileSampleMinSize ?? (typeof sampleSize === 'number' ? sampleSize : sampleSize[0]);
+    const latent = tiling.tileLatentMinSize ?? Math.floor(sample / this.downsampling);
+    const overlap = tiling.tileOverlapFactor ?? 0.25;
     if (!(overlap >= 0 && overlap < 1) || Math.floor(latent * (1 - overlap)) < 1)
       throw new RangeError(
         `AutoencoderKL: tiles of ${sample} pixels (${latent} of a latent) cannot overlap by ${overlap}`,
@@ -157,20 +139,15 @@ export class AutoencoderKL extends Module {
   }
 }
 
-/** `f` of x whole, or in tiles of side `from` where a side is longer; they come out with side `to`. */
-function tiled(
-  x: Tensor,
-  f: (tile: Tensor) => Tensor,
-  { from, to, overlap }: { from: number; to: number; overlap: number },
-): Tensor {
-  if (x.shape[2] <= from && x.shape[3] <= from) return f(x);
+/** Tiles of side `from`, which come out with side `to`. */
+function blended(from: number, to: number, overlap: number): Tiles {
   const blend = Math.floor(to * overlap);
-  const tiles = tilesOf(x, { size: from, stride: Math.floor(from * (1 - overlap)) });
-  return blendTiles(
-    tiles.map((row) => row.map(f)),
-    blend,
-    to - blend,
-  );
+  return {
+    size: from,
+    stride: Math.floor(from * (1 - overlap)),
+    whole: from,
+    join: (rows) => blendTiles(rows, blend, to - blend),
+  };
 }
 
 function checkSizes({ blockOutChannels, downBlockTypes, upBlockTypes, ...config }: AutoencoderKLConfig): void {

@@ -1,11 +1,11 @@
 import { z } from 'zod';
-import { ndarray, zeros } from '../array/index.js';
+import { type NdArray, zeros } from '../array/index.js';
 import { parseFields } from '../io/index.js';
 import { Activation, type ActivationName, activate, Conv2d, Module } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
-import { concat, constant, resizeNearest, stopGradient, type Tensor } from '../tensor/index.js';
+import { resizeNearest, stopGradient, type Tensor } from '../tensor/index.js';
 import { activation, modelConfig, positive } from './config.js';
-import { eachImage, tilesOf } from './tiles.js';
+import { eachRow, type Tiles, type Tiling } from './tiles.js';
 
 const four = (...values: number[]) => z.array(positive).min(1).default(values);
 
@@ -35,23 +35,6 @@ export const autoencoderTinyConfig = modelConfig({
 });
 export type AutoencoderTinyConfig = z.output<typeof autoencoderTinyConfig>;
 export type AutoencoderTinyOptions = z.input<typeof autoencoderTinyConfig>;
-
-/** Tiles that large images and latents are cut into; the result differs a little from the whole's. */
-export interface TinyTiling {
-  /** Side of an image's tile; default 512. */
-  readonly tileSampleMinSize?: number;
-  /** Side of a latent's tile; default: that of an image's, divided by how much smaller latents are. */
-  readonly tileLatentMinSize?: number;
-  /** Part of a tile that its neighbour overlaps; default 0.125. */
-  readonly tileOverlapFactor?: number;
-}
-
-export interface AutoencoderTinyUse {
-  /** Less memory for large images: work in tiles. */
-  readonly tiling?: boolean | TinyTiling;
-  /** Less memory for many images: work on one after the other. */
-  readonly slicing?: boolean;
-}
 
 /** Three convolutions beside the identity. */
 class TinyBlock extends Module {
@@ -119,23 +102,27 @@ export class AutoencoderTiny extends Module {
   /**
    * @param images [N, inChannels, H, W] in [-1, 1].
    * @returns latents [N, latentChannels, H / downsampling, W / downsampling].
-   * @throws RangeError for sides that are no multiples of `downsampling`, when tiled.
    */
-  encode(images: Tensor, { tiling, slicing }: AutoencoderTinyUse = {}): Tensor {
-    const latents = (x: Tensor) => this.encoder.forward(x.add(1).div(2));
-    const { sample, overlap } = this.tileSizes(tiling);
-    const whole = (x: Tensor) => (tiling ? tiled(x, latents, sample, overlap, 1 / this.downsampling) : latents(x));
-    return slicing ? eachImage(images, whole) : whole(images);
+  encode(images: Tensor): Tensor {
+    return this.encoder.forward(images.add(1).div(2));
   }
 
   /** @returns images [N, outChannels, H, W], about [-1, 1]. */
-  decode(latents: Tensor, { tiling, slicing }: AutoencoderTinyUse = {}): Tensor {
+  decode(latents: Tensor): Tensor {
+    return this.decoder.forward(latents.div(3).tanh().mul(3)).mul(2).sub(1);
+  }
+
+  /** How images are cut to be encoded: sides have to be multiples of `downsampling`. @throws RangeError for tiles of no use. */
+  encoderTiles(tiling: Tiling = {}): Tiles {
+    const { sample, overlap } = this.tileSizes(tiling);
+    return overlaid(sample, overlap, 1 / this.downsampling);
+  }
+
+  /** How latents are cut to be decoded. @throws RangeError for tiles of no use. */
+  decoderTiles(tiling: Tiling = {}): Tiles {
     const { upsamplingScalingFactor: factor, numDecoderBlocks } = this.config;
-    const images = (x: Tensor) => this.decoder.forward(x.div(3).tanh().mul(3)).mul(2).sub(1);
     const { latent, overlap } = this.tileSizes(tiling);
-    const larger = factor ** (numDecoderBlocks.length - 1);
-    const whole = (x: Tensor) => (tiling ? tiled(x, images, latent, overlap, larger) : images(x));
-    return slicing ? eachImage(latents, whole) : whole(latents);
+    return overlaid(latent, overlap, factor ** (numDecoderBlocks.length - 1));
   }
 
   /** Images to latents of 8 bits and back. The rounding lets gradients through. */
@@ -159,11 +146,10 @@ export class AutoencoderTiny extends Module {
     return scaled.div(this.config.scalingFactor).add(this.config.shiftFactor);
   }
 
-  private tileSizes(tiling: AutoencoderTinyUse['tiling']): { sample: number; latent: number; overlap: number } {
-    const options = typeof tiling === 'object' ? tiling : {};
-    const sample = options.tileSampleMinSize ?? 512;
-    const latent = options.tileLatentMinSize ?? Math.floor(sample / this.downsampling);
-    const overlap = options.tileOverlapFactor ?? 0.125;
+  private tileSizes(tiling: Tiling): { sample: number; latent: number; overlap: number } {
+    const sample = tiling.tileSampleMinSize ?? 512;
+    const latent = tiling.tileLatentMinSize ?? Math.floor(sample / this.downsampling);
+    const overlap = tiling.tileOverlapFactor ?? 0.125;
     if (!(overlap >= 0 && overlap < 1) || latent < 1)
       throw new RangeError(
         `AutoencoderTiny: tiles of ${sample} pixels (${latent} of a latent) cannot overlap by ${overlap}`,
@@ -207,42 +193,37 @@ function widthOf(part: 'encoder' | 'decoder', channels: readonly number[], block
   return channels[0];
 }
 
-/** `f` of x in overlapping tiles of a side, each laid over those before it; the result is `factor` times as large. */
-function tiled(x: Tensor, f: (tile: Tensor) => Tensor, size: number, overlap: number, factor: number): Tensor {
-  const [n, , height, width] = x.shape;
-  const larger = [height, width].map((side) => side * factor);
-  if (!larger.every(Number.isInteger))
-    throw new RangeError(`AutoencoderTiny: tiles of ${height}x${width}, expected multiples of ${1 / factor}`);
+/** Tiles that are laid over those before them, and come out `factor` times as large. */
+function overlaid(size: number, overlap: number, factor: number): Tiles {
   const blend = Math.floor(size * overlap);
   const stride = size - blend;
-  let canvas: Tensor | undefined;
-  for (const [i, row] of tilesOf(x, { size, stride }).entries())
-    for (const [j, cut] of row.entries()) {
-      const tile = f(cut);
-      canvas ??= constant(zeros([n, tile.shape[1], larger[0], larger[1]]));
-      const down = i === 0 ? undefined : ramp(tile.shape[2], blend * factor).reshape([-1, 1]);
-      const across = j === 0 ? undefined : ramp(tile.shape[3], blend * factor);
-      const opacity = down && across ? down.mul(across) : (down ?? across);
-      canvas = laidOver(canvas, tile, i * stride * factor, j * stride * factor, opacity);
+  return {
+    size,
+    stride,
+    whole: 0,
+    join(rows, [n, , height, width]) {
+      const larger = [height, width].map((side) => side * factor);
+      if (!larger.every(Number.isInteger))
+        throw new RangeError(`AutoencoderTiny: tiles of ${height}x${width}, expected multiples of ${1 / factor}`);
+      const whole = zeros([n, rows[0][0].shape[1], ...larger]);
+      for (const [i, row] of rows.entries())
+        for (const [j, tile] of row.entries())
+          layOver(whole, tile, i * stride * factor, j * stride * factor, blend * factor);
+      return whole;
+    },
+  };
+}
+
+/** Puts a tile over what is there, fading in over `blend` rows and columns where it does not begin at the edge. */
+function layOver(whole: NdArray<'float32'>, tile: NdArray<'float32'>, top: number, left: number, blend: number): void {
+  const columns = tile.shape[3];
+  const ramp = (from: number, k: number) => (from > 0 && blend > 1 ? Math.min(1, k / (blend - 1)) : 1);
+  const across = Float32Array.from({ length: columns }, (_, x) => ramp(left, x));
+  eachRow(tile, top, left, whole, (at, to, y) => {
+    const down = ramp(top, y);
+    for (let x = 0; x < columns; x++) {
+      const opacity = down * across[x];
+      whole.data[to + x] = tile.data[at + x] * opacity + whole.data[to + x] * (1 - opacity);
     }
-  return canvas!;
+  });
 }
-
-/** From 0 to 1 over the first `blend` elements. */
-const ramp = (length: number, blend: number): Tensor =>
-  constant(ndarray(Float32Array.from({ length }, (_, k) => (blend > 1 ? Math.min(1, k / (blend - 1)) : 1))));
-
-function laidOver(canvas: Tensor, tile: Tensor, top: number, left: number, opacity?: Tensor): Tensor {
-  const [, , height, width] = canvas.shape;
-  const [bottom, right] = [top + tile.shape[2], left + tile.shape[3]];
-  const rows = canvas.slice(2, top, bottom);
-  const under = rows.slice(3, left, right);
-  const mixed = opacity ? tile.mul(opacity).add(under.mul(opacity.neg().add(1))) : tile;
-  const row = joined([left > 0 && rows.slice(3, 0, left), mixed, right < width && rows.slice(3, right, width)], 3);
-  return joined([top > 0 && canvas.slice(2, 0, top), row, bottom < height && canvas.slice(2, bottom, height)], 2);
-}
-
-const joined = (parts: readonly (Tensor | false)[], axis: number): Tensor => {
-  const present = parts.filter((part) => part !== false);
-  return present.length > 1 ? concat(present, axis) : present[0];
-};

@@ -27,6 +27,7 @@ export * from './pixelCnn.js';
 export * from './registry.js';
 export * from './safetyChecker.js';
 export * from './sd3Transformer2d.js';
+export { type Pieces, piecewise, type Tiles, type Tiling } from './tiles.js';
 export * from './t5Encoder.js';
 export * from './unet2d.js';
 export * from './unet2dCondition.js';

@@ -1,5 +1,5 @@
 import type { NdArray } from '../array/index.js';
-import { type AutoencoderUse, DiagonalGaussian } from '../models/index.js';
+import { DiagonalGaussian, piecewise, type Tiles, type Tiling } from '../models/index.js';
 import type { Module } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
 import { type CompileOptions, compile, type Tensor } from '../tensor/index.js';
@@ -9,11 +9,20 @@ export interface Autoencoder extends Module {
   readonly config: { readonly latentChannels: number };
   /** How many pixels of a side one of the latents stands for. */
   readonly downsampling: number;
-  encode(images: Tensor, use?: AutoencoderUse): DiagonalGaussian | Tensor;
-  decode(latents: Tensor, use?: AutoencoderUse): Tensor;
+  encode(images: Tensor): DiagonalGaussian | Tensor;
+  decode(latents: Tensor): Tensor;
+  encoderTiles(tiling?: Tiling): Tiles;
+  decoderTiles(tiling?: Tiling): Tiles;
   /** To about unit variance, and back. */
   scaleLatents(latents: Tensor): Tensor;
   latentsFrom(scaled: Tensor): Tensor;
+}
+
+export interface AutoencoderUse {
+  /** Less memory for large images: work in tiles. */
+  readonly tiling?: boolean | Tiling;
+  /** Less memory for many images: work on one after the other. */
+  readonly slicing?: boolean;
 }
 
 /** The space that a latent diffusion model works in: an autoencoder's latents, shifted and scaled to about unit variance. */
@@ -38,22 +47,29 @@ export class LatentSpace {
   async encode(images: NdArray<'float32'>, rng?: Generator, options?: CompileOptions): Promise<NdArray<'float32'>> {
     const [n, , height, width] = images.shape;
     const noise = rng?.randn([n, this.channels, height / this.factor, width / this.factor]);
-    const run = (x: Tensor, drawn?: Tensor) => {
-      const encoded = this.vae.encode(x, this.use);
-      const latents = encoded instanceof DiagonalGaussian ? (drawn ? encoded.sample(drawn) : encoded.mode()) : encoded;
-      return this.vae.scaleLatents(latents);
+    const { tiling, slicing } = this.use;
+    const tiles = tiling ? this.vae.encoderTiles(tiling === true ? {} : tiling) : undefined;
+    const encode = (x: Tensor) => {
+      const encoded = this.vae.encode(x);
+      return encoded instanceof DiagonalGaussian ? encoded.moments : encoded;
     };
-    const f = compile((inputs: { x: Tensor; noise?: Tensor }) => run(inputs.x, inputs.noise), {
-      freeze: true,
-      ...options,
-    });
-    const latents = await f(noise ? { x: images, noise } : { x: images }).finally(() => f.release());
+    const encoded = await piecewise(images, encode, { tiles, slicing }, options);
+    const isDistribution = encoded.shape[1] === 2 * this.channels;
+    const f = compile((inputs: { x: Tensor; noise?: Tensor }) => {
+      const latents = isDistribution ? drawn(new DiagonalGaussian(inputs.x), inputs.noise) : inputs.x;
+      return this.vae.scaleLatents(latents);
+    }, options);
+    const latents = await f(noise ? { x: encoded, noise } : { x: encoded }).finally(() => f.release());
     return latents as NdArray<'float32'>;
   }
 
   /** @param latents as the model sees them [N, channels, h, w]. @returns [N, 3, h factor, w factor], in about [-1, 1]. */
   async decode(latents: NdArray<'float32'>, options?: CompileOptions): Promise<NdArray<'float32'>> {
-    const f = compile((z: Tensor) => this.vae.decode(this.vae.latentsFrom(z), this.use), { freeze: true, ...options });
-    return (await f(latents).finally(() => f.release())) as NdArray<'float32'>;
+    const { tiling, slicing } = this.use;
+    const tiles = tiling ? this.vae.decoderTiles(tiling === true ? {} : tiling) : undefined;
+    const decoded = (z: Tensor) => this.vae.decode(this.vae.latentsFrom(z));
+    return piecewise(latents, decoded, { tiles, slicing }, options);
   }
 }
+
+const drawn = (latents: DiagonalGaussian, noise?: Tensor): Tensor => (noise ? latents.sample(noise) : latents.mode());

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type DataOf, type NdArray, ndarray, type Shape, sizeOf, toHalf } from '../../array/index.js';
 import { writeFolderAtomic, writeJson, writeSafetensors } from '../../io/node/index.js';
-import { AutoencoderKL, modelToJson, type StoredModel, UNet2DCondition } from '../../models/index.js';
+import { AutoencoderKL, modelToJson, piecewise, type StoredModel, UNet2DCondition } from '../../models/index.js';
 import { Blank, loadComponent } from '../../models/node/index.js';
 import { fans, Generator } from '../../random/index.js';
 import { compile, flops, type Tensor, variable } from '../../tensor/index.js';
@@ -91,19 +91,31 @@ const inputsOf = ({ name, batch, size = 64 }: JobSpec): NdArray[] => {
 };
 
 const forward =
-  (model: StoredModel, tile?: number) =>
+  (model: StoredModel) =>
   ([x, t, encoderHiddenStates]: readonly Tensor[]): Tensor =>
     model instanceof UNet2DCondition
       ? model.forward(x, t, { encoderHiddenStates })
-      : (model as AutoencoderKL).decode(x, { tiling: tile ? { tileSampleMinSize: tile } : false });
+      : (model as AutoencoderKL).decode(x);
 
 /** One prediction of the UNet, or one decoding; a latent of 64x64 stands for 512x512 pixels. */
 export async function sd15Job(spec: JobSpec): Promise<Job> {
   const model = await openPart(spec);
-  const run = compile(forward(model, spec.tile), { freeze: true, threads: spec.threads });
+  const { threads, tile } = spec;
   const inputs = inputsOf(spec);
+  const parameters = parametersOf(model, spec);
+  if (model instanceof AutoencoderKL && tile) {
+    const tiles = model.decoderTiles({ tileSampleMinSize: tile });
+    const [latents] = inputs as NdArray<'float32'>[];
+    return {
+      parameters,
+      async step() {
+        await piecewise(latents, (x) => model.decode(x), { tiles }, { threads });
+      },
+    };
+  }
+  const run = compile(forward(model), { freeze: true, threads });
   return {
-    parameters: parametersOf(model, spec),
+    parameters,
     async step() {
       await run(inputs);
     },
@@ -117,5 +129,5 @@ const parametersOf = (model: StoredModel, { name }: JobSpec): number =>
     .reduce((sum, [, { size }]) => sum + size, 0);
 
 export async function sd15Flops(spec: JobSpec): Promise<number> {
-  return flops([forward(await openPart(spec), spec.tile)(inputsOf(spec).map((input) => variable(input)))]);
+  return flops([forward(await openPart(spec))(inputsOf(spec).map((input) => variable(input)))]);
 }
