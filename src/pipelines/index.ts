@@ -16,6 +16,7 @@ export * from './promptEncoders.js';
 export * from './sample.js';
 export * from './scoreModel.js';
 export * from './stylize.js';
+export * from './t5Prompts.js';
 export * from './textToImage.js';
 export * from './textToImageLearner.js';
 export * from './textToImageTraining.js';

@@ -1,8 +1,9 @@
-import { type NdArray, ndarray } from '../array/index.js';
+import { type NdArray, ndarray, zeros } from '../array/index.js';
 import type { ClipTokenizer } from '../io/index.js';
 import { type CLIPTextModel, CLIPTextModelWithProjection } from '../models/index.js';
 import { compile, concat, pad, type Tensor } from '../tensor/index.js';
 import { type PromptChunk, promptChunks } from './prompt.js';
+import { type T5Tower, t5States } from './t5Prompts.js';
 import type { PromptEncoder, PromptOptions, PromptSyntax } from './textToImage.js';
 
 /** One of CLIP's text towers with its tokenizer. */
@@ -126,16 +127,18 @@ function blank({ shape, data }: NdArray, prompts: readonly string[]): void {
     if (prompt === '') (data as Float32Array).fill(0, i * size, (i + 1) * size);
 }
 
-/** Stable Diffusion 3 without T5, which it was trained to do without: two towers, padded to the width of T5's. */
+/** Stable Diffusion 3: two towers side by side, padded to the width of T5's, then what T5 says; without it, zeros. */
 export class Sd3Prompts implements PromptEncoder {
   constructor(
     readonly towers: readonly ClipTower[],
-    /** What the model's text embeddings are wide, and how many of them T5 would give. */
+    /** What the model's text embeddings are wide, and how many of them T5 gives. */
     readonly width = 4096,
     readonly t5Length = 256,
+    /** The model was trained to do without, too. */
+    readonly t5?: T5Tower,
   ) {}
 
-  encode(prompts: readonly string[], options: PromptOptions) {
+  async encode(prompts: readonly string[], options: PromptOptions) {
     const skip = 1 + (options.clipSkip ?? 0);
     const build = (inputs: readonly TowerInputs[]) => {
       const answers = this.towers.map((tower, i) => states(tower, inputs[i], prompts.length, skip, false));
@@ -145,17 +148,33 @@ export class Sd3Prompts implements PromptEncoder {
       );
       const wide = pad(text, [
         [0, 0],
-        [0, this.t5Length],
+        [0, 0],
         [0, this.width - text.shape[2]],
       ]);
       return {
-        encoderHiddenStates: wide,
+        clip: wide,
         pooledProjections: concat(
           answers.map(({ pooled }) => pooled),
           1,
         ),
       };
     };
-    return encoded(this.towers, prompts, build, options);
+    const { clip, pooledProjections } = await encoded(this.towers, prompts, build, options);
+    const t5 = this.t5
+      ? (await t5States(this.t5, prompts, { length: this.t5Length, masked: false }, options)).hidden
+      : zeros([prompts.length, this.t5Length, this.width]);
+    return { encoderHiddenStates: inSequence(clip as NdArray<'float32'>, t5), pooledProjections };
   }
+}
+
+/** Tokens [N, L, C] of two encoders, one after the other. */
+function inSequence(a: NdArray<'float32'>, b: NdArray<'float32'>): NdArray<'float32'> {
+  const [n, , width] = a.shape;
+  const [first, second] = [a, b].map(({ shape }) => shape[1] * width);
+  const data = new Float32Array(n * (first + second));
+  for (let i = 0; i < n; i++) {
+    data.set(a.data.subarray(i * first, (i + 1) * first), i * (first + second));
+    data.set(b.data.subarray(i * second, (i + 1) * second), i * (first + second) + first);
+  }
+  return ndarray(data, [n, a.shape[1] + b.shape[1], width]);
 }

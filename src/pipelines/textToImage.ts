@@ -1,6 +1,13 @@
 import { type NdArray, ndarray } from '../array/index.js';
 import { cfg, type Guider } from '../guidance/index.js';
-import { blackened, type LoraLayer, loraFor, type SafetyVerdict, UNet2DCondition } from '../models/index.js';
+import {
+  blackened,
+  type ControlNet,
+  type LoraLayer,
+  loraFor,
+  type SafetyVerdict,
+  UNet2DCondition,
+} from '../models/index.js';
 import { type LowRanks, type Module, timestepEmbedding, withLowRank } from '../nn/index.js';
 import { Generator } from '../random/index.js';
 import type { PlanOptions, Sampler, SamplerPlan } from '../samplers/index.js';
@@ -46,6 +53,8 @@ export interface TextToImageParts {
   readonly sampler: Sampler;
   /** Pictures that it finds unsafe come out black. */
   readonly safety?: SafetyCheck;
+  /** Those that came with the model, to be used in `controls`. */
+  readonly controlNets?: readonly ControlNet[];
 }
 
 export interface TextToImageOptions extends Omit<SamplingOptions, 'sampler' | 'plan' | 'latents'> {
@@ -92,6 +101,7 @@ export interface ImagesOptions {
  * Numbers are drawn in the order of diffusers' Stable Diffusion pipelines.
  */
 export class TextToImage {
+  readonly kind = 'text-to-image';
   readonly latents: LatentSpace;
   #loras: LowRanks[] = [];
 

@@ -17,7 +17,9 @@ export async function modelFolder(source: string, options?: HubOptions): Promise
  * in 16 bits where there are no others.
  */
 export function chosenFiles(id: string, paths: readonly string[]): string[] {
-  const texts = paths.filter((path) => /(^|\/)[\w.-]+\.(json|txt)$/.test(path) && !/\.index\.[\w.]*json$/.test(path));
+  const texts = paths.filter(
+    (path) => /(^|\/)[\w.-]+\.(json|txt|model)$/.test(path) && !/\.index\.[\w.]*json$/.test(path),
+  );
   const folders = new Set(paths.filter((path) => /\.(safetensors|bin)$/.test(path)).map((path) => dirname(path)));
   const weights = [...folders]
     .filter((folder) => folder !== '.' || !paths.includes('model_index.json'))

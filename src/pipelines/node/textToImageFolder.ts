@@ -4,8 +4,10 @@ import { z } from 'zod';
 import { ClipImageProcessor, type ClipTokenizer } from '../../io/index.js';
 import {
   fileError,
+  loadT5Tokenizer,
   loadTokenizer,
   makeFolder,
+  pathExists,
   readBytes,
   readJson,
   saveTokenizer,
@@ -15,15 +17,18 @@ import {
 import {
   AutoencoderKL,
   CLIPTextModel,
+  ControlNet,
   PixArtTransformer2D,
   SafetyChecker,
   SD3Transformer2D,
+  T5EncoderModel,
   UNet2DCondition,
 } from '../../models/index.js';
 import { loadComponent, type SaveModelOptions, saveModel } from '../../models/node/index.js';
 import { type Sampler, samplerFromConfig } from '../../samplers/index.js';
 import type { Autoencoder } from '../latentSpace.js';
 import { ClipPrompts, type ClipTower, Sd3Prompts, SdxlPrompts } from '../promptEncoders.js';
+import { PixArtPrompts, type T5Tower } from '../t5Prompts.js';
 import { type PromptEncoder, type SafetyCheck, type TextConditioned, TextToImage } from '../textToImage.js';
 
 const entry = z.union([z.tuple([z.string(), z.string()]), z.tuple([z.null(), z.null()])]);
@@ -39,7 +44,7 @@ function classOf(index: ModelIndex, part: string): string | undefined {
 }
 
 /**
- * Opens a text-to-image folder in diffusers' layout: Stable Diffusion 1, 2, XL and 3, in 32 or 16-bit floats. Large
+ * Opens a text-to-image folder in diffusers' layout: Stable Diffusion 1, 2, XL and 3, PixArt, in 32 or 16-bit floats. Large
  * weights are not read: the engine takes them from their files.
  * @param folder holds model_index.json and a folder for each part.
  * @throws Error that names the file, part or field at fault: missing, of an unknown class, of a wrong shape, a pickle.
@@ -47,9 +52,11 @@ function classOf(index: ModelIndex, part: string): string | undefined {
 export async function loadTextToImage(folder: string, options: LoadTextToImageOptions = {}): Promise<TextToImage> {
   const path = join(folder, 'model_index.json');
   const index = await readJson(path, modelIndex);
-  const part = <M>(name: string): Promise<M> => {
+  const part = async <M>(name: string): Promise<M> => {
     const className = classOf(index, name);
     if (!className) throw fileError('read', path, new Error(`it names no ${name}, which text-to-image needs`));
+    if (!(await pathExists(join(folder, name))))
+      throw fileError('read', path, new Error(`it names ${name} (${className}), but ${folder} has no such folder`));
     return loadComponent(join(folder, name), className) as Promise<unknown> as Promise<M>;
   };
   const modelName = ['unet', 'transformer'].find((name) => classOf(index, name));
@@ -59,7 +66,24 @@ export async function loadTextToImage(folder: string, options: LoadTextToImageOp
   const vae = await part<Autoencoder>('vae');
   const model = await part<TextConditioned>(modelName);
   const safety = options.safetyChecker === false ? undefined : await safetyCheck(folder, index);
-  return new TextToImage({ model, vae, sampler, safety, prompts: await promptEncoder(folder, index, model) });
+  const prompts = await promptEncoder(folder, index, model);
+  return new TextToImage({ model, vae, sampler, safety, prompts, controlNets: await controlNets(folder, index) });
+}
+
+/** The ControlNets of a folder that has some: `controlnet`, then `controlnet_1` and so on. */
+async function controlNets(folder: string, index: ModelIndex): Promise<ControlNet[]> {
+  if (!classOf(index, 'controlnet')) return [];
+  const nets: ControlNet[] = [];
+  for (
+    let part = 'controlnet';
+    nets.length === 0 || (await pathExists(join(folder, part)));
+    part = `controlnet_${nets.length}`
+  ) {
+    const net = await loadComponent(join(folder, part));
+    if (!(net instanceof ControlNet)) throw new TypeError(`${folder}: ${part} is no ${ControlNet.className}`);
+    nets.push(net);
+  }
+  return nets;
 }
 
 export interface LoadTextToImageOptions {
@@ -83,14 +107,20 @@ async function safetyCheck(folder: string, index: ModelIndex): Promise<SafetyChe
 
 /** How the texts of a model are encoded, by the model's class and its text towers. */
 async function promptEncoder(folder: string, index: ModelIndex, model: TextConditioned): Promise<PromptEncoder> {
-  if (model instanceof PixArtTransformer2D)
-    return refusing(`${folder}: PixArt is told texts by T5, which is not there; give the conditions' embeddings`);
+  if (model instanceof PixArtTransformer2D) {
+    if (!classOf(index, 'text_encoder')) return withoutEncoder(folder);
+    const length = index._class_name === 'PixArtSigmaPipeline' ? 300 : 120;
+    return new PixArtPrompts(await t5Tower(folder, index, ''), length, model.isToldSize);
+  }
   const numbers = ['', '_2'].filter((suffix) => classOf(index, `text_encoder${suffix}`));
   const towers = await Promise.all(
     numbers.map((suffix) => tower(folder, suffix, classOf(index, `text_encoder${suffix}`)!)),
   );
-  if (towers.length === 0) return refusing(`${folder}: it has no text encoder; give the conditions' embeddings`);
-  if (model instanceof SD3Transformer2D) return new Sd3Prompts(towers, model.config.jointAttentionDim);
+  if (towers.length === 0) return withoutEncoder(folder);
+  if (model instanceof SD3Transformer2D) {
+    const t5 = classOf(index, 'text_encoder_3') ? await t5Tower(folder, index, '_3') : undefined;
+    return new Sd3Prompts(towers, model.config.jointAttentionDim, 256, t5);
+  }
   const isXl = model instanceof UNet2DCondition && model.config.additionEmbedType === 'text_time';
   return isXl ? new SdxlPrompts(towers, index.force_zeros_for_empty_prompt ?? true) : new ClipPrompts(towers[0]);
 }
@@ -103,7 +133,18 @@ async function tower(folder: string, suffix: string, className: string): Promise
   return { tokenizer, model };
 }
 
-const refusing = (message: string): PromptEncoder => ({ encode: () => Promise.reject(new Error(message)) });
+async function t5Tower(folder: string, index: ModelIndex, suffix: string): Promise<T5Tower> {
+  const part = `text_encoder${suffix}`;
+  const tokenizer = await loadT5Tokenizer(join(folder, `tokenizer${suffix}`));
+  const model = await loadComponent(join(folder, part), classOf(index, part));
+  if (!(model instanceof T5EncoderModel))
+    throw new TypeError(`${folder}: ${part} is a ${classOf(index, part)}, expected ${T5EncoderModel.className}`);
+  return { tokenizer, model };
+}
+
+const withoutEncoder = (folder: string): PromptEncoder => ({
+  encode: () => Promise.reject(new Error(`${folder}: it has no text encoder; give the conditions' embeddings`)),
+});
 
 /** Whether a folder in diffusers' layout makes pictures from text. */
 export async function isTextToImage(folder: string): Promise<boolean> {
