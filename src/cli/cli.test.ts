@@ -40,9 +40,13 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 describe('wrong use', () => {
   test.each([
     [['train'], '--out is missing'],
-    [['train', '--out', 'a'], '--model is missing: dit, unet or noisy-classifier'],
+    [['train', '--out', 'a'], '--model is missing: one of dit, unet, uvit, dit-variant, noisy-classifier'],
     [['train', '--out', 'a', '--model', 'dit'], '--data is missing'],
-    [['train', '--model', 'gan'], 'Allowed choices are dit, unet, uvit, noisy-classifier'],
+    [['train', '--model', 'gan'], 'Allowed choices are dit, unet, uvit, dit-variant, noisy-classifier'],
+    [
+      ['train', '--out', 'a', '--model', 'dit', '--data', 'x', '--conditioning', 'adaln'],
+      '--conditioning is for dit-variant; leave it out for dit',
+    ],
     [['train', '--stepz', '3'], 'Did you mean --steps?'],
     [['train', '--steps', 'many'], "--steps: expected a number, got 'many'"],
     [

@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander';
-import { DiT, EncoderUNet, trainableClass, trainableClasses } from '../models/index.js';
+import { conditionings, DiT, DiTVariant, EncoderUNet, trainableClass, trainableClasses } from '../models/index.js';
 import { tokenMixers } from '../nn/index.js';
 import { denoiserFields, type TrainConfig, trainConfig } from '../training/index.js';
 import { UsageError } from './exitCodes.js';
@@ -66,20 +66,37 @@ const groups: FlagGroups<Field> = [
 
 const flags = new SchemaFlags(trainConfig);
 
+/** Fields of a model's config that are options of their own. */
+const modelChoices = {
+  mixer: {
+    of: DiT.className,
+    choices: ['softmax', ...tokenMixers],
+    text: 'what its tokens see each other by (default: softmax)',
+  },
+  conditioning: {
+    of: DiTVariant.className,
+    choices: conditionings,
+    text: 'how timestep and class reach its blocks (default: adaln-zero)',
+  },
+} as const;
+const modelChoiceNames = Object.keys(modelChoices) as (keyof typeof modelChoices)[];
+
 /** Every field of {@link TrainConfig} as an option of the command. @param others models that are trained otherwise. */
 export function addTrainOptions(command: Command, others: readonly string[]): void {
   const models = [...trainableClasses.map(({ name }) => name), ...others];
   command.addOption(new Option('--model <name>', 'architecture').choices(models).helpGroup('Model:'));
   for (const [flag, text] of [
-    ['--preset <name>', `size: ${trainableClasses.map(presetList).join('; ')} ; the others: tiny, xs, full (default: xs)`],
+    [
+      '--preset <name>',
+      `size: ${trainableClasses.map(presetList).join('; ')} ; the others: tiny, xs, full (default: xs)`,
+    ],
     ['--model-config <json>', `config fields that win over the preset, such as '{"patchSize": 4}'`],
   ])
     command.addOption(new Option(flag, text).helpGroup('Model:'));
-  command.addOption(
-    new Option('--mixer <name>', 'of dit: what its tokens see each other by (default: softmax)')
-      .choices(['softmax', ...tokenMixers])
-      .helpGroup('Model:'),
-  );
+  for (const [field, { of, choices, text }] of Object.entries(modelChoices))
+    command.addOption(
+      new Option(`--${field} <name>`, `of ${trainableClass(of).name}: ${text}`).choices(choices).helpGroup('Model:'),
+    );
   flags.addTo(command, groups);
 }
 
@@ -89,13 +106,18 @@ const presetList = ({ name, presets }: (typeof trainableClasses)[number]): strin
 /** The parsed options that are fields of a run's config, as the user gave them. */
 export const givenTrainFields = ({
   preset,
-  mixer,
   ...options
 }: Readonly<Record<string, unknown>>): Record<string, unknown> => ({
   ...flags.given(options),
   ...(preset !== undefined && { preset }),
-  ...(mixer !== undefined && { mixer }),
+  ...givenChoices(options),
 });
+
+/** The parsed options that are fields of a model's config. */
+const givenChoices = (options: Readonly<Record<string, unknown>>): Record<string, unknown> =>
+  Object.fromEntries(
+    modelChoiceNames.filter((name) => options[name] !== undefined).map((name) => [name, options[name]]),
+  );
 
 /** Fields that say nothing but beside certain others. */
 const conditions: readonly (readonly [
@@ -119,19 +141,25 @@ const conditions: readonly (readonly [
  * @throws UsageError that names the flag, what it expects and what it was given.
  */
 export function trainConfigOf(options: Readonly<Record<string, unknown>>): TrainConfig {
-  const { preset = 'xs', modelConfig, model, mixer, ...fields } = givenTrainFields(options);
-  if (model === undefined) throw new UsageError('--model is missing: dit, unet or noisy-classifier');
+  const { preset = 'xs', modelConfig, model, ...given } = givenTrainFields(options);
+  const choices = givenChoices(given);
+  const fields = flags.given(given);
+  if (model === undefined)
+    throw new UsageError(`--model is missing: one of ${trainableClasses.map(({ name }) => name).join(', ')}`);
   if (fields.data === undefined)
     throw new UsageError('--data is missing: such as fashion-mnist, or a folder of pictures');
   const { className, name, presets } = trainableClass(model);
   const odd = className === EncoderUNet.className && denoiserFields.find((field) => field in fields);
   if (odd) throw new UsageError(`${flagName(odd)} is for models that denoise; leave it out for ${name}`);
   const chosen = presetNamed<object>(presets, preset as string, name);
-  if (mixer !== undefined && className !== DiT.className)
-    throw new UsageError(`--mixer is for dit; leave it out for ${name}`);
+  for (const choice of Object.keys(choices) as (keyof typeof modelChoices)[]) {
+    const { of } = modelChoices[choice];
+    if (of !== className)
+      throw new UsageError(`--${choice} is for ${trainableClass(of).name}; leave it out for ${name}`);
+  }
   const config = {
     ...chosen,
-    ...(mixer !== undefined && { mixer }),
+    ...choices,
     ...jsonObject('--model-config', modelConfig as string | undefined),
   };
   const settings = flags.parse({ ...fields, model: className, modelConfig: config });

@@ -11,6 +11,7 @@ export * from './controlNet.js';
 export type * from './denoiser.js';
 export * from './diagonalGaussian.js';
 export * from './dit.js';
+export * from './ditVariant.js';
 export * from './encoderUnet.js';
 export * from './ffjord.js';
 export * from './flashTransformer.js';

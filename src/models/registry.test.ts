@@ -39,7 +39,9 @@ describe('denoisers', () => {
     ]);
     expect(models.map((model) => denoiserClassOf(model).folder)).toEqual(['transformer', 'unet']);
     expect(models[1]).toBeInstanceOf(UNet2D);
-    expect(() => denoiserClass('GAN')).toThrow(/expected one of DiTTransformer2DModel, UNet2DModel, UViT, got "GAN"/);
+    expect(() => denoiserClass('GAN')).toThrow(
+      /expected one of DiTTransformer2DModel, UNet2DModel, UViT, DiTVariant, got "GAN"/,
+    );
   });
 
   for (const model of models)

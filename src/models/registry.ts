@@ -9,6 +9,7 @@ import { configFromJson, configToJson } from './config.js';
 import { ControlNet, controlNetConfig } from './controlNet.js';
 import type { Denoiser } from './denoiser.js';
 import { DiT, type DiTOptions, ditConfig, ditPresets } from './dit.js';
+import { DiTVariant, type DiTVariantOptions, ditVariantConfig, ditVariantPresets } from './ditVariant.js';
 import { EncoderUNet, type EncoderUNetOptions, encoderUnetConfig, encoderUnetPresets } from './encoderUnet.js';
 import { PixArtTransformer2D, pixartConfig } from './pixartTransformer2d.js';
 import { SafetyChecker } from './safetyChecker.js';
@@ -65,7 +66,7 @@ export interface TrainableClass<M extends StoredModel = StoredModel> extends Mod
 
 /** A class of denoisers. */
 export interface DenoiserClass extends TrainableClass<Denoiser> {
-  readonly name: 'dit' | 'unet' | 'uvit';
+  readonly name: 'dit' | 'unet' | 'uvit' | 'dit-variant';
   readonly folder: 'transformer' | 'unet';
 }
 
@@ -111,6 +112,19 @@ const uvit: DenoiserClass = {
   },
 };
 
+const ditVariant: DenoiserClass = {
+  name: 'dit-variant',
+  className: DiTVariant.className,
+  library: 'noisewright',
+  folder: 'transformer',
+  presets: ditVariantPresets,
+  fromJson: (json, rng) => new DiTVariant(configFromJson(DiTVariant.className, ditVariantConfig, json), rng),
+  create(config, { channels, size, classes }, rng) {
+    const format: DiTVariantOptions = { inputSize: size, inChannels: channels, numClasses: classes };
+    return new DiTVariant({ ...format, ...config }, rng);
+  },
+};
+
 const noisyClassifier: TrainableClass<EncoderUNet> = {
   name: 'noisy-classifier',
   className: EncoderUNet.className,
@@ -123,8 +137,8 @@ const noisyClassifier: TrainableClass<EncoderUNet> = {
   },
 };
 
-export const denoiserClasses: readonly DenoiserClass[] = [dit, unet, uvit];
-export const trainableClasses = [dit, unet, uvit, noisyClassifier] as const;
+export const denoiserClasses: readonly DenoiserClass[] = [dit, unet, uvit, ditVariant];
+export const trainableClasses = [dit, unet, uvit, ditVariant, noisyClassifier] as const;
 
 const clipText = (Class: typeof CLIPTextModel): ModelClass => ({
   className: Class.className,

@@ -45,9 +45,10 @@ export type UViTConfig = z.output<typeof uvitConfig>;
 export type UViTOptions = z.input<typeof uvitConfig>;
 
 const size = (embedDim: number, depth: number, numHeads: number): UViTOptions => ({ embedDim, depth, numHeads });
-/** The paper's sizes, and two that train on a laptop's processor. */
+/** The paper's sizes, and three that train on a laptop's processor. */
 export const uvitPresets = {
   tiny: size(64, 2, 2),
+  xxs: size(128, 4, 4),
   xs: size(192, 6, 3),
   s: size(512, 12, 8),
   m: size(768, 16, 12),

@@ -4,6 +4,7 @@ export * from './classifier.js';
 export * from './config.js';
 export * from './ema.js';
 export * from './flows.js';
+export * from './heldOutLoss.js';
 export * from './imageQuality.js';
 export * from './learning.js';
 export * from './metrics/index.js';
