@@ -2,7 +2,7 @@ import { cfg, unguided } from '../guidance/index.js';
 import { imageGrid } from '../io/index.js';
 import { savePng } from '../io/node/index.js';
 import { denoiserClass } from '../models/index.js';
-import { sampleImages } from '../pipelines/index.js';
+import { asRectifiedFlow, sampleImages } from '../pipelines/index.js';
 import { Generator } from '../random/index.js';
 import { samplerFromConfig } from '../samplers/index.js';
 import { samplerConfigOf } from '../training/index.js';
@@ -18,7 +18,7 @@ export async function savePreview(run: TrainingRun, path: string, signal: AbortS
   twin.loadStateDict(await run.session.averagedState());
   const names = dataset.classNames.slice(0, 16);
   const images = await sampleImages({
-    model: twin,
+    model: asRectifiedFlow(twin, config),
     sampler: samplerFromConfig(samplerConfigOf(config)),
     plan: { steps: 25 },
     classes: names.flatMap((_, label) => [label, label, label, label]),

@@ -12,6 +12,7 @@ import { defineInterpolate } from './interpolate.js';
 import { defineLikelihood } from './likelihood.js';
 import type { Sink } from './output.js';
 import { packageVersion } from './package.js';
+import { defineReflow } from './reflow.js';
 import { defineSample } from './sample.js';
 import { defineSampleAutoregressive } from './sampleAutoregressive.js';
 import { defineSampleFlow } from './sampleFlow.js';
@@ -50,6 +51,7 @@ function program(cli: Cli): Command {
     .addHelpText('after', examples);
   for (const define of [
     defineTrain,
+    defineReflow,
     defineSample,
     defineEval,
     defineTextToImage,

@@ -83,6 +83,35 @@ export const cosinePath = (): AffinePath => ({
   snrInverse: (snr) => arcTangent(snr).mul(2 / Math.PI),
 });
 
+/**
+ * From standard noise, the path that a Schrödinger bridge of width sigma has in the mean over its randomness
+ * (`schrodingerBridgeFlow`): alpha = t, sigma_t² = (1 - t)² + sigma² t (1 - t). @throws RangeError for a negative sigma.
+ */
+export function bridgePath(sigma: number): AffinePath {
+  if (!(sigma >= 0)) throw new RangeError(`bridgePath: sigma ${sigma}, expected 0 or more`);
+  return {
+    at(t) {
+      const rest = t.neg().add(1);
+      const deviation = rest
+        .square()
+        .add(t.mul(rest).mul(sigma ** 2))
+        .sqrt();
+      const slope = t
+        .mul(-2)
+        .add(1)
+        .mul(sigma ** 2 / 2)
+        .sub(rest);
+      return { alpha: t, sigma: deviation, dAlpha: t.mul(0).add(1), dSigma: slope.div(deviation) };
+    },
+    // t / (1 - t) solves a quadratic equation.
+    snrInverse(snr) {
+      const wide = snr.mul(sigma ** 2);
+      const odds = snr.mul(wide.add(wide.square().add(4).sqrt())).mul(0.5);
+      return odds.div(odds.add(1));
+    },
+  };
+}
+
 /** For x > 0, by halving the angle three times and a series that is then exact to float32. */
 function arcTangent(x: Tensor): Tensor {
   const half = (y: Tensor) => y.div(y.square().add(1).sqrt().add(1));

@@ -2,7 +2,16 @@ import { describe, expect, it } from 'vitest';
 import { ndarray } from '../array/index.js';
 import { Generator } from '../random/index.js';
 import { compile, constant, evaluate, type Tensor } from '../tensor/index.js';
-import { condOtPath, convertOnPath, cosinePath, linearVpPath, onPath, polynomialPath, vpPath } from './affinePath.js';
+import {
+  bridgePath,
+  condOtPath,
+  convertOnPath,
+  cosinePath,
+  linearVpPath,
+  onPath,
+  polynomialPath,
+  vpPath,
+} from './affinePath.js';
 import { onFlow, schrodingerBridgeFlow, straightFlow, targetFlow, trigonometricFlow } from './conditionalFlow.js';
 import { assignment, drawCoupling, exactCoupling, sinkhornPlan } from './optimalTransport.js';
 
@@ -13,6 +22,7 @@ const paths = {
   vpPath: vpPath(),
   linearVpPath: linearVpPath(),
   cosinePath: cosinePath(),
+  bridgePath: bridgePath(0.5),
 };
 const numbers = ({ data }: { data: ArrayLike<number | bigint> }) => Array.from(data, Number);
 

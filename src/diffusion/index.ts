@@ -1,5 +1,6 @@
 export * from './affinePath.js';
 export * from './conditionalFlow.js';
+export * from './flowPath.js';
 export { type HybridLossInputs, hybridLoss, variationalBound } from './learnedVariance.js';
 export { denoisingLoss, squaredError } from './losses.js';
 export {

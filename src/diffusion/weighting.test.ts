@@ -29,6 +29,20 @@ describe("Stable Diffusion 3's training", () => {
     expect(draw('mode')).toEqual([0.50099, 0.3672, 0.82214]);
   });
 
+  it('draws both ends more often for straight flows', () => {
+    const u = drawNoiseLevels('u_shaped', 4000, new Generator(0));
+    const share = (from: number, to: number) => u.filter((x) => x >= from && x < to).length / u.length;
+    const within = (from: number, to: number) => (Math.exp(4 * to) - Math.exp(4 * from)) / Math.expm1(4);
+    for (const [from, to] of [
+      [0, 0.1],
+      [0.45, 0.55],
+      [0.9, 1],
+    ])
+      expect(share(from, to)).toBeCloseTo((within(from, to) + within(1 - to, 1 - from)) / 2, 1);
+    expect(Math.min(...u)).toBeGreaterThanOrEqual(0);
+    expect(Math.max(...u)).toBeLessThanOrEqual(1);
+  });
+
   it('weights the loss', () => {
     const sigmas = Float32Array.of(0.1, 0.5, 0.9);
     expect(rounded(flowWeights('none', sigmas))).toEqual([1, 1, 1]);

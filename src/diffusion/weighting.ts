@@ -38,7 +38,7 @@ export function minSnrWeights(
   }
 }
 
-export const timestepDensities = ['uniform', 'logit_normal', 'mode'] as const;
+export const timestepDensities = ['uniform', 'logit_normal', 'mode', 'u_shaped'] as const;
 export type TimestepDensity = (typeof timestepDensities)[number];
 
 export interface TimestepDensityOptions {
@@ -47,17 +47,21 @@ export interface TimestepDensityOptions {
   readonly logitStd?: number;
   /** How far mode favours the middle; default 1.29. */
   readonly modeScale?: number;
+  /** How far u_shaped favours the ends; default 4. */
+  readonly endsScale?: number;
 }
 
 /**
  * Noise levels in (0, 1) to train a rectified flow on, drawn from the densities of Stable Diffusion 3 (Esser et al.
  * 2024, section 3.1). Take the drawn u as a share of the timesteps counted from the noisiest: index floor(u T).
+ * `u_shaped`, density exp(a u) + exp(a (1 - u)), is for flows that are straight already: after reflow what is left to
+ * learn lies near both ends (Lee et al. 2024, 2-rectified flow++).
  */
 export function drawNoiseLevels(
   density: TimestepDensity,
   count: number,
   rng: Generator,
-  { logitMean = 0, logitStd = 1, modeScale = 1.29 }: TimestepDensityOptions = {},
+  { logitMean = 0, logitStd = 1, modeScale = 1.29, endsScale = 4 }: TimestepDensityOptions = {},
 ): Float32Array<ArrayBuffer> {
   switch (density) {
     case 'uniform':
@@ -66,6 +70,11 @@ export function drawNoiseLevels(
       return rng.normal([count], logitMean, logitStd).data.map((x) => 1 / (1 + Math.exp(-x)));
     case 'mode':
       return rng.rand([count]).data.map((u) => 1 - u - modeScale * (Math.cos((Math.PI * u) / 2) ** 2 - 1 + u));
+    case 'u_shaped': {
+      const sides = rng.rand([count]).data;
+      const grown = rng.rand([count]).data.map((p) => Math.log1p(p * Math.expm1(endsScale)) / endsScale);
+      return grown.map((u, i) => (sides[i] < 0.5 ? u : 1 - u));
+    }
   }
 }
 

@@ -1,5 +1,13 @@
 import { z } from 'zod';
-import { betaSchedules, flowWeightings, predictionTypes, timestepDensities } from '../diffusion/index.js';
+import {
+  betaSchedules,
+  type FlowPath,
+  flowPaths,
+  flowWeightings,
+  predictionTypes,
+  timestepDensities,
+} from '../diffusion/index.js';
+import { couplings } from './coupling.js';
 import { scheduleNames } from './schedules.js';
 
 const count = z.number().int().positive();
@@ -30,6 +38,14 @@ export const trainConfig = z.strictObject({
   /** Learn the variance, too (improved DDPM); not for flow. */
   learnVariance: z.boolean().default(false),
   minSnrGamma: z.number().positive().optional(),
+  /** The way from noise to data of a flow. */
+  path: z.enum(flowPaths).default('cond-ot'),
+  /** n of the path polynomial: alpha = t^n. */
+  pathPower: z.number().positive().default(2),
+  /** Width of the path schrodinger-bridge. */
+  bridgeSigma: z.number().min(0).default(0.1),
+  /** How a flow's noise is matched with the images of a batch. */
+  coupling: z.enum(couplings).default('random'),
   timestepDensity: z.enum(timestepDensities).default('logit_normal'),
   flowWeighting: z.enum(flowWeightings).default('none'),
   conditionDropout: share.default(0.1),
@@ -55,3 +71,7 @@ export const trainConfig = z.strictObject({
 });
 export type TrainConfig = z.output<typeof trainConfig>;
 export type TrainOptions = z.input<typeof trainConfig>;
+
+/** What a sampler has to know of a run's path; undefined for straight lines. */
+export const flowPathOf = ({ path, pathPower, bridgeSigma }: FlowPath): FlowPath | undefined =>
+  path === 'cond-ot' ? undefined : { path, pathPower, bridgeSigma };

@@ -27,13 +27,25 @@ export const denoiserFields = [
   'learnVariance',
   'minSnrGamma',
   'flowWeighting',
+  'path',
+  'pathPower',
+  'bridgeSigma',
+  'coupling',
   'conditionDropout',
   'sampleEvery',
 ] as const;
 
 /** @throws TypeError for settings of a run that a classifier of noisy images has no use for. */
-export function checkClassifierConfig({ learnVariance, minSnrGamma, flowWeighting, sampleEvery }: TrainConfig): void {
-  const odd = { learnVariance, minSnrGamma, sampleEvery, flowWeighting: flowWeighting !== 'none' && flowWeighting };
+export function checkClassifierConfig(config: TrainConfig): void {
+  const { learnVariance, minSnrGamma, flowWeighting, sampleEvery, path, coupling } = config;
+  const odd = {
+    learnVariance,
+    minSnrGamma,
+    sampleEvery,
+    flowWeighting: flowWeighting !== 'none' && flowWeighting,
+    path: path !== 'cond-ot' && path,
+    coupling: coupling !== 'random' && coupling,
+  };
   for (const [field, value] of Object.entries(odd))
     if (value)
       throw new TypeError(`training: ${field} (${value}) is for denoisers, not for a classifier of noisy images`);

@@ -38,8 +38,11 @@ export type NoisyBatch = {
 /** How training noise is drawn and what is predicted: a process and a parameterisation. */
 export interface Objective {
   readonly predictionType: PredictionType;
-  /** Noises clean samples x0 [N, ...] inside a traced step; `labels` [N]: their classes, for a classifier. */
-  noisy(x0: Tensor, rng: Generator, labels?: Tensor): NoisyBatch;
+  /**
+   * Noises clean samples x0 [N, ...] inside a traced step.
+   * @param labels their classes [N], for a classifier. @param noise that goes with them, as x0; default: drawn.
+   */
+  noisy(x0: Tensor, rng: Generator, labels?: Tensor, noise?: Tensor): NoisyBatch;
   /** The scalar loss of the model's answer to a batch, or to a part of one. */
   loss(prediction: Tensor, batch: NoisyBatch): Tensor;
 }
@@ -65,8 +68,7 @@ export function variancePreserving(options: VariancePreservingOptions): Objectiv
   const weights = minSnrGamma === undefined ? undefined : minSnrWeights(snr, minSnrGamma, predictionType);
   return {
     predictionType,
-    noisy(x0, rng) {
-      const noise = randn(x0.shape, rng);
+    noisy(x0, rng, _labels, noise = randn(x0.shape, rng)) {
       const timestep = randint(0, process.numTrainTimesteps, [x0.shape[0]], rng);
       const levels = process.levels(timestep);
       return {
@@ -107,9 +109,8 @@ export function rectifiedFlow({
   };
   return {
     predictionType: 'flow',
-    noisy(x0, rng) {
+    noisy(x0, rng, _labels, noise = randn(x0.shape, rng)) {
       const n = x0.shape[0];
-      const noise = randn(x0.shape, rng);
       const [timestep, weight] = split(
         draw([2, n], 'float32', () => drawTimes(n, rng)),
         2,

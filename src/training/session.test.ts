@@ -49,20 +49,26 @@ async function losses(s: TrainingSession): Promise<number[]> {
 }
 
 describe('TrainingSession', () => {
-  it('continues from a saved state bit for bit', async () => {
-    const whole = session();
-    const expected = await losses(whole);
-    const first = session({ steps: 3 });
-    const before = await losses(first);
-    const state = new Map(
-      [...(await first.state())].map(([name, array]) => [name, { ...array, data: array.data.slice() } as typeof array]),
-    );
-    const second = session();
-    second.restore(state, first.step, first.position);
-    expect([...before, ...(await losses(second))]).toEqual(expected);
-    for (const [name, array] of await whole.state())
-      expect((await second.state()).get(name)!.data, name).toEqual(array.data);
-  });
+  it.each([{}, { predict: 'flow', coupling: 'ot', path: 'schrodinger-bridge' }] as const)(
+    'continues from a saved state bit for bit: %j',
+    async (options) => {
+      const whole = session(options);
+      const expected = await losses(whole);
+      const first = session({ ...options, steps: 3 });
+      const before = await losses(first);
+      const state = new Map(
+        [...(await first.state())].map(([name, array]) => [
+          name,
+          { ...array, data: array.data.slice() } as typeof array,
+        ]),
+      );
+      const second = session(options);
+      second.restore(state, first.step, first.position);
+      expect([...before, ...(await losses(second))]).toEqual(expected);
+      for (const [name, array] of await whole.state())
+        expect((await second.state()).get(name)!.data, name).toEqual(array.data);
+    },
+  );
 
   it('refuses a state of another model, and changes nothing', async () => {
     const s = session();
@@ -87,11 +93,33 @@ describe('TrainingSession', () => {
       expect(mean(list.slice(-10))).toBeLessThan(mean(list.slice(0, 10)));
     });
 
+  it.each([
+    { path: 'vp', coupling: 'ot' },
+    { path: 'linear-vp' },
+    { path: 'cosine', timestepDensity: 'u_shaped' },
+    { path: 'polynomial', pathPower: 3 },
+    { path: 'schrodinger-bridge', bridgeSigma: 0.2 },
+  ] as const)('learns a flow, seen on the same noise as one that does not learn: %j', async (options) => {
+    const mean = async (learningRate: number) => {
+      const list = await losses(session({ predict: 'flow', steps: 40, learningRate, ...options }));
+      return list.slice(-20).reduce((a, b) => a + b) / 20;
+    };
+    expect(await mean(3e-3)).toBeLessThan(0.98 * (await mean(1e-12)));
+  });
+
   it('learns the variance, too', async () => {
     const list = await losses(session({ steps: 12, learnVariance: true }, 2));
     expect(list.every(Number.isFinite)).toBe(true);
     expect(() => session({ learnVariance: true, predict: 'flow' }, 2)).toThrow(
       'learnVariance does not go with predict flow',
+    );
+  });
+
+  it('refuses settings of flows beside others', () => {
+    expect(() => session({ coupling: 'ot' })).toThrow('coupling ot is for predict flow, not for epsilon');
+    expect(() => session({ path: 'vp', predict: 'v' })).toThrow('path vp is for predict flow, not for v');
+    expect(() => session({ path: 'vp', predict: 'flow', flowWeighting: 'cosmap' })).toThrow(
+      'flowWeighting cosmap is for the path cond-ot, not for vp',
     );
   });
 

@@ -2,9 +2,11 @@ import type { Batch } from '../data/index.js';
 import { noiseSchedule, type Process, RectifiedFlow, VariancePreserving } from '../diffusion/index.js';
 import { EncoderUNet } from '../models/index.js';
 import type { TrainConfig } from './config.js';
+import { learningBatches } from './coupling.js';
 import { type LearningBatch, LearningSession, type TrainEvent } from './learning.js';
 import { noisyClassification } from './noisyClassifier.js';
 import { type Objective, rectifiedFlow, variancePreserving } from './objective.js';
+import { pathFlow } from './pathFlow.js';
 import { type NoisyImageModel, noisyImageLearner } from './step.js';
 
 /** A model of noisy images in training. The averaged weights are what checkpoints are sampled from. */
@@ -24,7 +26,7 @@ export class TrainingSession extends LearningSession {
 
   /** As {@link learn}, from images and classes. */
   run(batches: AsyncIterable<Batch>, signal?: AbortSignal): AsyncGenerator<TrainEvent, void, undefined> {
-    return this.learn(imagesAndLabels(batches), signal);
+    return this.learn(learningBatches(batches, this.config), signal);
   }
 }
 
@@ -52,8 +54,17 @@ export const processOf = (config: TrainConfig): Process =>
 function objectiveOf(config: TrainConfig): Objective {
   if (config.predict === 'flow' && config.learnVariance)
     throw new TypeError('training: learnVariance does not go with predict flow, which has no variance to learn');
-  if (config.predict === 'flow')
-    return rectifiedFlow({ density: config.timestepDensity, weighting: config.flowWeighting });
+  const { coupling, path, pathPower, bridgeSigma, timestepDensity: density, flowWeighting: weighting } = config;
+  for (const [field, value, plain] of [
+    ['coupling', coupling, 'random'],
+    ['path', path, 'cond-ot'],
+  ])
+    if (config.predict !== 'flow' && value !== plain)
+      throw new TypeError(`training: ${field} ${value} is for predict flow, not for ${config.predict}`);
+  if (path !== 'cond-ot' && weighting !== 'none')
+    throw new TypeError(`training: flowWeighting ${weighting} is for the path cond-ot, not for ${path}`);
+  if (path !== 'cond-ot') return pathFlow({ path, pathPower, bridgeSigma, density });
+  if (config.predict === 'flow') return rectifiedFlow({ density, weighting });
   return variancePreserving({
     predictionType: config.predict,
     schedule: scheduleOf(config),

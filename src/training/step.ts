@@ -82,7 +82,7 @@ export function trainingStep(options: TrainingStepOptions): TrainingStep {
   };
 }
 
-/** How a model of noisy images learns from `images` and `labels`, in this order. */
+/** How a model of noisy images learns from `images`, `labels` and, where it is not drawn freely, `noise`, in this order. */
 export function noisyImageLearner({
   model,
   objective,
@@ -95,8 +95,8 @@ export function noisyImageLearner({
   };
   return {
     parameters: model.namedParameters(),
-    prepare({ images, labels }) {
-      const batch = { ...objective.noisy(images, rng, labels), label: dropCondition(labels) };
+    prepare({ images, labels, noise }) {
+      const batch = { ...objective.noisy(images, rng, labels, noise), label: dropCondition(labels) };
       return Object.fromEntries(Object.entries(batch).filter((entry): entry is [string, Tensor] => !!entry[1]));
     },
     loss: (part) => objective.loss(model.forward(part.x, part.timestep, part.label), part as NoisyBatch),

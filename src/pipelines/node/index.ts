@@ -3,6 +3,7 @@ export * from './flowRun.js';
 export * from './imageFlowFolder.js';
 export * from './noisyClassifier.js';
 export * from './pipeline.js';
+export * from './reflowRun.js';
 export * from './singleFile.js';
 export * from './source.js';
 export * from './textToImageFolder.js';

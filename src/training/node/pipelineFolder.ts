@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { NdArray } from '../../array/index.js';
+import type { FlowPath } from '../../diffusion/index.js';
 import { configText } from '../../io/index.js';
 import { writeFileAtomic, writeJson } from '../../io/node/index.js';
 import { classNameOf, type StoredModel, trainableClass } from '../../models/index.js';
@@ -14,12 +15,14 @@ export interface PipelineParts {
   /** The content of scheduler_config.json. */
   readonly scheduler: Readonly<Record<string, unknown>>;
   readonly classNames: readonly string[];
+  /** Of a flow that is not one of straight lines. */
+  readonly flowPath?: FlowPath;
 }
 
 /** Writes a pipeline in diffusers' layout: model_index.json, scheduler/ and transformer/, unet/ or classifier/. */
 export async function writePipelineFolder(
   folder: string,
-  { model, weights, scheduler, classNames }: PipelineParts,
+  { model, weights, scheduler, classNames, flowPath }: PipelineParts,
 ): Promise<void> {
   const { className, folder: part, library } = trainableClass(classNameOf(model));
   await mkdir(join(folder, 'scheduler'), { recursive: true });
@@ -33,6 +36,7 @@ export async function writePipelineFolder(
     _diffusers_version: '0.40.0',
     [part]: [part === 'classifier' ? 'noisewright' : (library ?? 'diffusers'), className],
     scheduler: ['diffusers', scheduler._class_name],
+    ...(flowPath && { _flow_path: flowPath }),
     id2label: Object.fromEntries(classNames.map((name, i) => [String(i), name])),
   });
 }

@@ -3,10 +3,11 @@ import { batches, type Dataset } from '../../data/index.js';
 import { openDataset } from '../../data/node/index.js';
 import { EncoderUNet, trainableClass } from '../../models/index.js';
 import { Generator } from '../../random/index.js';
-import { type TrainConfig, type TrainOptions, trainConfig } from '../config.js';
+import { flowPathOf, type TrainConfig, type TrainOptions, trainConfig } from '../config.js';
+import { learningBatches } from '../coupling.js';
 import { type AccuracyByNoise, accuracyByNoise, checkClassifierConfig } from '../noisyClassifier.js';
 import { samplerConfigOf } from '../samplerConfig.js';
-import { imagesAndLabels, processOf, TrainingSession } from '../session.js';
+import { processOf, TrainingSession } from '../session.js';
 import type { NoisyImageModel } from '../step.js';
 import { writePipelineFolder } from './pipelineFolder.js';
 import { type LearningEvent, RunFolder } from './runFolder.js';
@@ -85,7 +86,8 @@ export class TrainingRun {
       {
         session,
         settings: config,
-        batches: () => imagesAndLabels(batches(this.dataset, { batch, seed, flip, position: session.position })),
+        batches: () =>
+          learningBatches(batches(this.dataset, { batch, seed, flip, position: session.position }), config),
         write: (folder) => this.writePipeline(folder),
         after: (step, saved) => this.after(step, saved, signal),
       },
@@ -126,6 +128,7 @@ export class TrainingRun {
       weights: await session.averagedState(),
       scheduler,
       classNames: dataset.classNames,
+      flowPath: flowPathOf(config),
     });
   }
 
