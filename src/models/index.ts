@@ -33,4 +33,5 @@ export * from './t5Encoder.js';
 export * from './unet2d.js';
 export * from './unet2dCondition.js';
 export * from './uvit.js';
+export * from './vggClassifier.js';
 export * from './vggNames.js';

@@ -1,7 +1,11 @@
 import type { NdArray } from '../array/index.js';
 
 const encoderLayers = 'conv1_1 conv1_2 conv2_1 conv2_2 conv3_1 conv3_2 conv3_3 conv3_4 conv4_1'.split(' ');
-const named = (prefix: string, places: readonly number[], layers: readonly string[]): ReadonlyMap<string, string> =>
+const named = (
+  prefix: string,
+  places: readonly (number | string)[],
+  layers: readonly string[],
+): ReadonlyMap<string, string> =>
   new Map(
     places.flatMap((place, i) =>
       ['weight', 'bias'].map((kind): [string, string] => [`${prefix}${place}.${kind}`, `${layers[i]}.${kind}`]),
@@ -10,6 +14,7 @@ const named = (prefix: string, places: readonly number[], layers: readonly strin
 
 const torchvision = named('features.', [0, 2, 5, 7, 10, 12, 14, 16, 19], encoderLayers);
 const normalised = named('', [0, 2, 5, 9, 12, 16, 19, 22, 25, 28], ['normalize', ...encoderLayers]);
+const own = named('encoder.', ['normalize', ...encoderLayers], ['normalize', ...encoderLayers]);
 const decoder = named('', [1, 5, 8, 11, 14, 18, 21, 25, 28], encoderLayers.toReversed());
 
 function renamed(
@@ -28,16 +33,18 @@ function renamed(
 
 /**
  * Weights of a VGG-19 for {@link StyleEncoder}; its later layers are left out.
- * @param state of torchvision's vgg19 (`features.0.weight`, and RGB by ImageNet's statistics), or of pytorch-AdaIN's
- * vgg_normalised (`0.weight`, whose first layer is 1x1). @param own what torchvision's lacks: `normalize`, as drawn.
+ * @param state of torchvision's vgg19 (`features.0.weight`, and RGB by ImageNet's statistics), of pytorch-AdaIN's
+ * vgg_normalised (`0.weight`, whose first layer is 1x1), or of our VggClassifier (`encoder.conv1_1.weight`).
+ * @param drawn what torchvision's lacks: `normalize`, as drawn.
  * @throws Error that names what is missing.
  */
 export function encoderState(
   state: ReadonlyMap<string, NdArray>,
-  own: ReadonlyMap<string, NdArray>,
+  drawn: ReadonlyMap<string, NdArray>,
 ): Map<string, NdArray> {
+  if (state.has('encoder.conv1_1.weight')) return renamed('VggClassifier', state, own);
   if (!state.has('features.0.weight')) return renamed('VGG-19', state, normalised);
-  const normalize = [...own].filter(([name]) => name.startsWith('normalize.'));
+  const normalize = [...drawn].filter(([name]) => name.startsWith('normalize.'));
   return new Map([...normalize, ...renamed('VGG-19', state, torchvision)]);
 }
 

@@ -4,7 +4,14 @@ import { arrayDataset } from '../data/index.js';
 import { AdaINNet, decoderState, encoderState } from '../models/index.js';
 import { Generator } from '../random/index.js';
 import { compile, type Tensor } from '../tensor/index.js';
-import { normalizeActivations, trainStyle } from '../training/index.js';
+import {
+  LearningSession,
+  normalizeActivations,
+  styleBatches,
+  styleLearner,
+  styleLosses,
+  styleTraining,
+} from '../training/index.js';
 import { coral } from './coral.js';
 import { mixStyles, Stylizer, stylize } from './stylize.js';
 
@@ -111,17 +118,36 @@ describe('training', () => {
     const own = new AdaINNet({ channels }, new Generator(3));
     await normalizeActivations(own.encoder, pictures, { compile: options });
     const before = own.encoder.conv4_1.weight.value.data.slice();
+    const settings = { content: '', style: '', steps: 40, learningRate: 5e-3, warmup: 0, threads: 1 };
+    const session = new LearningSession(() => styleLearner(own), styleTraining.parse(settings));
     const losses: number[] = [];
-    for await (const { loss } of trainStyle(own, pictures, pictures, {
-      steps: 40,
-      batch: 4,
-      learningRate: 5e-3,
-      compile: options,
-    }))
-      losses.push(loss);
+    for await (const { loss } of session.learn(styleBatches(pictures, pictures, { batch: 4 }))) losses.push(loss);
+    await session.release();
     expect(losses).toHaveLength(40);
     expect(losses[39]).toBeLessThan(0.8 * losses[0]);
     expect(own.encoder.conv4_1.weight.value.data).toEqual(before);
+    const { contentLoss, styleLoss } = await styleLosses(own, pictures, pictures, { compile: options });
+    expect(contentLoss + 10 * styleLoss).toBeLessThan(0.8 * losses[0]);
+  });
+
+  test('styles follow their own order, from any position', async () => {
+    const indexed = (length: number) =>
+      arrayDataset(
+        ndarray(
+          Uint8Array.from({ length }, (_, i) => 20 * i),
+          [length, 1, 1],
+          'uint8',
+        ),
+      );
+    const collect = async (position?: { epoch: number; index: number }) => {
+      const pairs: string[] = [];
+      for await (const { arrays } of styleBatches(indexed(5), indexed(7), { batch: 2, epochs: 4, position }))
+        pairs.push([arrays.contents.data, arrays.styles.data].join());
+      return pairs;
+    };
+    const all = await collect();
+    expect(all).toHaveLength(8);
+    expect(await collect({ epoch: 2, index: 2 })).toEqual(all.slice(5));
   });
 });
 

@@ -1,6 +1,6 @@
 import { type NdArray, ndarray } from '../array/index.js';
 import { batches, type Dataset } from '../data/index.js';
-import type { ImageClassifier } from '../models/index.js';
+import type { ImageClassifier, VggClassifier } from '../models/index.js';
 import { inTraining } from '../nn/index.js';
 import { type CompileOptions, compile, gatherElements, gradients, logSoftmax, type Tensor } from '../tensor/index.js';
 import { adamW, withoutDecay } from './optimizer.js';
@@ -40,7 +40,7 @@ export interface ClassifierEvent {
  * @throws AbortError when the signal fires.
  */
 export async function* trainClassifier(
-  classifier: ImageClassifier,
+  classifier: ImageClassifier | VggClassifier,
   dataset: Dataset,
   options: ClassifierTrainingOptions = {},
 ): AsyncGenerator<ClassifierEvent, void, undefined> {
@@ -84,7 +84,7 @@ export interface Classified {
 
 /** Features and classes of images, batch by batch. @param sources images [n, C, H, W] in [-1, 1]; equal n are fastest. */
 export async function classify(
-  classifier: ImageClassifier,
+  classifier: ImageClassifier | VggClassifier,
   sources: Iterable<NdArray> | AsyncIterable<NdArray>,
   options: CompileOptions = {},
 ): Promise<Classified> {

@@ -1,14 +1,54 @@
+import { z } from 'zod';
 import { ndarray } from '../array/index.js';
-import { batches, type Dataset } from '../data/index.js';
-import type { AdaINNet, StyleEncoder } from '../models/index.js';
-import { type CompileOptions, compile, concat, gradients, type Tensor } from '../tensor/index.js';
-import { adamW } from './optimizer.js';
+import { type BatchOptions, batches, type Dataset, readBatch } from '../data/index.js';
+import { type AdaINNet, rgbImages, type StyleEncoder } from '../models/index.js';
+import { type CompileOptions, compile, type Tensor } from '../tensor/index.js';
+import { trainConfig } from './config.js';
+import type { LearningBatch } from './learning.js';
+import type { Learner } from './step.js';
 
-/** Images of a data set, [N, 1 or 3, H, W] in [-1, 1], as AdaIN's net takes them: RGB in [0, 1]. */
-const styleImages = (images: Tensor): Tensor => {
-  const scaled = images.add(1).mul(0.5);
-  return images.shape[1] === 1 ? concat([scaled, scaled, scaled], 1) : scaled;
-};
+const count = z.number().int().positive();
+
+/** Everything that determines the training of a style transfer's decoder: its run.json, and what `train-style` takes. */
+export const styleTraining = z.strictObject({
+  kind: z.literal('style-transfer').default('style-transfer'),
+  /** Data sets of the pictures to be stylized and of the styles. */
+  content: z.string(),
+  style: z.string(),
+  /** A VGG's weights, as styleNetWithEncoder opens them; without it they are random. */
+  encoder: z.string().optional(),
+  /** Of the four levels, when the encoder's weights are random. */
+  channels: z.tuple([count, count, count, count]).default([16, 32, 64, 128]),
+  contentWeight: z.number().min(0).default(1),
+  styleWeight: z.number().min(0).default(10),
+  ...trainConfig.pick({
+    flip: true,
+    skipCorrupt: true,
+    accumulate: true,
+    seed: true,
+    optimizer: true,
+    lrSchedule: true,
+    lrStepRules: true,
+    warmup: true,
+    weightDecay: true,
+    betas: true,
+    momentum: true,
+    clipNorm: true,
+    emaDecay: true,
+    checkpointEvery: true,
+    keep: true,
+    logEvery: true,
+    device: true,
+    threads: true,
+  }).shape,
+  size: z.number().int().min(9).default(128),
+  steps: count.default(1000),
+  batch: count.default(8),
+  learningRate: z.number().positive().default(1e-4),
+  weightDecay: z.number().min(0).default(0),
+});
+export type StyleTraining = z.output<typeof styleTraining>;
+export type StyleTrainingOptions = z.input<typeof styleTraining>;
 
 /**
  * Rescales every layer so that its mean activation over these images is 1, which leaves the features the same but for
@@ -21,7 +61,7 @@ export async function normalizeActivations(
   { count = 64, compile: options }: { readonly count?: number; readonly compile?: CompileOptions } = {},
 ): Promise<void> {
   const run = compile(
-    (images: Tensor) => encoder.activations(styleImages(images)).map((activation) => activation.mean()),
+    (images: Tensor) => encoder.activations(rgbImages(images)).map((activation) => activation.mean()),
     options,
   );
   const batch = Math.min(8, dataset.length);
@@ -56,84 +96,77 @@ export async function normalizeActivations(
   }
 }
 
-export interface StyleTrainingOptions {
-  /** Default 1000; the paper's 160,000. */
-  readonly steps?: number;
-  /** Pairs of a content and a style; default 8. */
-  readonly batch?: number;
-  /** Default 1e-4. */
-  readonly learningRate?: number;
-  /** The rate at step n is learningRate / (1 + learningRateDecay n); default 5e-5. */
-  readonly learningRateDecay?: number;
-  /** Default 1. */
-  readonly contentWeight?: number;
-  /** Default 10. */
-  readonly styleWeight?: number;
-  readonly seed?: number;
-  readonly signal?: AbortSignal;
-  readonly compile?: CompileOptions;
-}
-
-export interface StyleEvent {
-  /** 1..steps. */
-  readonly step: number;
-  readonly steps: number;
-  /** The weighted sum of the two others. */
-  readonly loss: number;
-  readonly contentLoss: number;
-  readonly styleLoss: number;
-  readonly images: number;
-  readonly milliseconds: number;
+/** Teaches a net's decoder, its encoder being kept as it is (Huang & Belongie 2017, section 5). Batches are of {@link styleBatches}. */
+export function styleLearner(
+  net: AdaINNet,
+  { contentWeight = 1, styleWeight = 10 }: { readonly contentWeight?: number; readonly styleWeight?: number } = {},
+): Learner {
+  return {
+    parameters: new Map([...net.namedParameters()].filter(([name]) => name.startsWith('decoder.'))),
+    prepare: (batch) => batch,
+    loss({ contents, styles }) {
+      const { content, style } = net.losses(rgbImages(contents), rgbImages(styles));
+      return content.mul(contentWeight).add(style.mul(styleWeight));
+    },
+  };
 }
 
 /**
- * Trains a net's decoder with Adam, its encoder being kept as it is (Huang & Belongie 2017, section 5), one event per step.
- * @throws AbortError when the signal fires; RangeError when either data set has fewer images than a batch.
+ * Pairs of a content and a style, each data set in an order of its own.
+ * @param options of the contents; the styles are where as many batches take them.
+ * @throws RangeError when either data set has fewer images than a batch.
  */
-export async function* trainStyle(
-  net: AdaINNet,
+export async function* styleBatches(
   contents: Dataset,
   styles: Dataset,
-  options: StyleTrainingOptions = {},
-): AsyncGenerator<StyleEvent, void, undefined> {
-  const { steps = 1000, batch = 8, learningRate = 1e-4, learningRateDecay = 5e-5, seed = 0, signal } = options;
-  const { contentWeight = 1, styleWeight = 10 } = options;
-  const parameters = net.decoder.namedParameters();
-  const optimizer = adamW(parameters, { weightDecay: 0 });
-  const update = compile((content: Tensor, style: Tensor, numbers: readonly Tensor[]) => {
-    const losses = net.losses(styleImages(content), styleImages(style));
-    const loss = losses.content.mul(contentWeight).add(losses.style.mul(styleWeight));
-    optimizer.update(gradients(loss, [...parameters.values()]), numbers);
-    return { loss, contentLoss: losses.content, styleLoss: losses.style };
-  }, options.compile);
-
-  const ofStyles = batches(styles, { batch, seed: seed + 1 });
-  let step = 0;
-  let began = performance.now();
+  options: BatchOptions,
+): AsyncGenerator<LearningBatch, void, undefined> {
+  const { batch, seed = 0, position = { epoch: 0, index: 0 } } = options;
+  const done = position.epoch * Math.floor(contents.length / batch) + Math.floor(position.index / batch);
+  const each = Math.max(1, Math.floor(styles.length / batch));
+  const stylePosition = { epoch: Math.floor(done / each), index: (done % each) * batch };
+  const ofStyles = batches(styles, { ...options, seed: seed + 1, position: stylePosition, epochs: undefined });
   try {
-    for await (const { images } of batches(contents, { batch, seed, flip: true })) {
-      signal?.throwIfAborted();
+    for await (const { images, next } of batches(contents, options)) {
       const style = await ofStyles.next();
       if (style.done) return;
-      const rate = learningRate / (1 + learningRateDecay * step);
-      const numbers = optimizer.hyperparameters(step + 1, rate).map((x) => ndarray([x], []));
-      const { loss, contentLoss, styleLoss } = await update(images, style.value.images, numbers);
-      step++;
-      const now = performance.now();
-      yield {
-        step,
-        steps,
-        loss: Number(loss.data[0]),
-        contentLoss: Number(contentLoss.data[0]),
-        styleLoss: Number(styleLoss.data[0]),
-        images: batch,
-        milliseconds: now - began,
-      };
-      began = now;
-      if (step >= steps) return;
+      yield { arrays: { contents: images, styles: style.value.images }, next };
     }
   } finally {
     await ofStyles.return();
-    await update.release();
   }
+}
+
+export interface StyleLossReport {
+  readonly contentLoss: number;
+  readonly styleLoss: number;
+}
+
+/** Both losses, unweighted, over the first pairs of two data sets. @param count of pairs; default 32. */
+export async function styleLosses(
+  net: AdaINNet,
+  contents: Dataset,
+  styles: Dataset,
+  { count = 32, compile: options }: { readonly count?: number; readonly compile?: CompileOptions } = {},
+): Promise<StyleLossReport> {
+  const run = compile(
+    (content: Tensor, style: Tensor) => {
+      const losses = net.losses(rgbImages(content), rgbImages(style));
+      return { content: losses.content, style: losses.style };
+    },
+    { freeze: true, ...options },
+  );
+  const pairs = Math.min(count, contents.length, styles.length);
+  let [contentLoss, styleLoss] = [0, 0];
+  try {
+    for (let i = 0; i < pairs; i++) {
+      const [content, style] = await Promise.all([contents, styles].map((set) => readBatch(set, Int32Array.of(i))));
+      const losses = await run(content.images, style.images);
+      contentLoss += Number(losses.content.data[0]) / pairs;
+      styleLoss += Number(losses.style.data[0]) / pairs;
+    }
+  } finally {
+    await run.release();
+  }
+  return { contentLoss, styleLoss };
 }

@@ -1,6 +1,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import type { Dataset } from '../dataset.js';
 import { resized } from '../resize.js';
+import { textures } from '../textures.js';
 import { openArrays } from './arrays.js';
 import { isCifar10Folder, openCifar10 } from './cifar10.js';
 import { openFashionMnist } from './fashionMnist.js';
@@ -19,6 +20,7 @@ type Open = (path: string, split: Split, options: OpenDatasetOptions) => Promise
 const named = new Map<string, Open>([
   ['fashion-mnist', (_, split) => openFashionMnist(split)],
   ['mnist', (_, split) => openMnist(split)],
+  ['textures', async (_, split, { size }) => textures(split === 'train' ? { size } : { size, length: 1000, seed: 1 })],
 ]);
 
 const byKind = new Map<string, Open>([
@@ -60,8 +62,8 @@ async function locate(spec: string): Promise<{ open: Open; path: string }> {
 }
 
 /**
- * Opens a data set by its name or place: `fashion-mnist`, `mnist`, `idx:FOLDER`, `cifar10:FOLDER`, `folder:FOLDER`, or a
- * path (a folder of pictures, IDX or CIFAR-10 files, or a .npz or .safetensors file).
+ * Opens a data set by its name or place: `fashion-mnist`, `mnist`, `textures`, `idx:FOLDER`, `cifar10:FOLDER`,
+ * `folder:FOLDER`, or a path (a folder of pictures, IDX or CIFAR-10 files, or a .npz or .safetensors file).
  * @param options `size` scales pictures to size x size; the others but `split` and `classNames` are for folders of pictures.
  * @throws Error that names what is missing, damaged or unknown.
  */

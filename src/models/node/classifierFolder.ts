@@ -10,19 +10,25 @@ import {
 import { Generator } from '../../random/index.js';
 import { classifierConfig, ImageClassifier } from '../classifier.js';
 import { configFromJson, configToJson } from '../config.js';
+import { VggClassifier } from '../vggClassifier.js';
 
 const weightsFile = 'model.safetensors';
 
 /** Writes config.json, model.safetensors and, as training.json, how the classifier was made. */
-export const saveClassifier = (folder: string, classifier: ImageClassifier, training: object): Promise<void> =>
+export const saveClassifier = (
+  folder: string,
+  classifier: ImageClassifier | VggClassifier,
+  training: object,
+): Promise<void> =>
   writeFolderAtomic(folder, async (aside) => {
-    const { _diffusers_version: _, ...config } = configToJson(ImageClassifier.className, classifier.config);
+    const { className } = classifier instanceof VggClassifier ? VggClassifier : ImageClassifier;
+    const { _diffusers_version: _, ...config } = configToJson(className, classifier.config);
     await writeJson(join(aside, 'config.json'), config);
     await writeJson(join(aside, 'training.json'), training);
     await writeSafetensors(join(aside, weightsFile), await classifier.readStateDict());
   });
 
-/** Opens what {@link saveClassifier} wrote. @throws Error that names the file at fault. */
+/** Opens an {@link ImageClassifier} that {@link saveClassifier} wrote. @throws Error that names the file at fault. */
 export async function loadClassifier(folder: string): Promise<ImageClassifier> {
   const config = await readJson(join(folder, 'config.json'));
   const { tensors } = await readSafetensors(join(folder, weightsFile));

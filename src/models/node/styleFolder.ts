@@ -18,21 +18,22 @@ const weightsFile = 'model.safetensors';
 const vggFile = 'vgg_normalised.safetensors';
 const decoderFile = 'decoder.safetensors';
 
-/** Writes config.json, model.safetensors and, as training.json, how the net was made. */
-export const saveStyleNet = (folder: string, net: AdaINNet, training: object): Promise<void> =>
+/** Writes config.json and model.safetensors. @param weights default: the net's own. */
+export const saveStyleNet = (folder: string, net: AdaINNet, weights?: ReadonlyMap<string, NdArray>): Promise<void> =>
   writeFolderAtomic(folder, async (aside) => {
     const { _diffusers_version: _, ...config } = configToJson(AdaINNet.className, net.config);
     await writeJson(join(aside, 'config.json'), config);
-    await writeJson(join(aside, 'training.json'), training);
-    await writeSafetensors(join(aside, weightsFile), await net.readStateDict());
+    await writeSafetensors(join(aside, weightsFile), weights ?? (await net.readStateDict()));
   });
 
 /**
- * Opens what {@link saveStyleNet} wrote, or a folder with pytorch-AdaIN's two files as vgg_normalised.safetensors and
- * decoder.safetensors.
+ * Opens what {@link saveStyleNet} wrote, a run of train-style (its `net/`), or a folder with pytorch-AdaIN's two files as
+ * vgg_normalised.safetensors and decoder.safetensors.
  * @throws Error that names the file at fault.
  */
-export async function loadStyleNet(folder: string): Promise<AdaINNet> {
+export async function loadStyleNet(path: string): Promise<AdaINNet> {
+  const inRun = join(path, 'net');
+  const folder = (await pathExists(join(inRun, 'config.json'))) ? inRun : path;
   if (!(await pathExists(join(folder, 'config.json'))) && (await pathExists(join(folder, decoderFile)))) {
     const { tensors } = await readSafetensors(join(folder, decoderFile));
     const net = await styleNetWithEncoder(join(folder, vggFile));
@@ -51,11 +52,14 @@ export async function loadStyleNet(folder: string): Promise<AdaINNet> {
 }
 
 /**
- * A net with the encoder of a VGG-19 and a fresh decoder, to be trained.
- * @param file a safetensors file of torchvision's vgg19 or of pytorch-AdaIN's vgg_normalised.
+ * A net with the encoder of a VGG and a fresh decoder, to be trained.
+ * @param path a safetensors file of torchvision's vgg19 or of pytorch-AdaIN's vgg_normalised, or the folder of a
+ * classifier that `train-classifier --model vgg` wrote.
  * @throws Error that names the file and what it lacks.
  */
-export async function styleNetWithEncoder(file: string, rng = new Generator(0)): Promise<AdaINNet> {
+export async function styleNetWithEncoder(path: string, rng = new Generator(0)): Promise<AdaINNet> {
+  const inFolder = join(path, weightsFile);
+  const file = (await pathExists(inFolder)) ? inFolder : path;
   const { tensors } = await readSafetensors(file);
   return naming(file, () => {
     const drawn = new AdaINNet({ channels: [1, 1, 1, 1] }, new Generator(0));

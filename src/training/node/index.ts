@@ -1,5 +1,7 @@
 export * from './autoencoderRun.js';
 export * from './autoregressiveRun.js';
+export { openActivations } from './perceptualFolder.js';
 export * from './pipelineFolder.js';
 export * from './run.js';
 export * from './runFolder.js';
+export * from './styleRun.js';
