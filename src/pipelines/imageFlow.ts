@@ -40,12 +40,18 @@ interface FlowArchitecture {
 interface ImageFlowFields {
   /** Share of 0..1 that stays free at each end before logits are taken; 0 for no logits. */
   readonly alpha: number;
+  /** Begin with an actnorm of each value, so that the flow does not have to learn where pixels lie. */
+  readonly normalize: boolean;
 }
 
 const count = z.number().int().positive();
-/** @param alpha its default: that of the paper. */
+/** Config fields, with the default of alpha: papers on MNIST take 1e-6, NICE no logits. Without them there is no actnorm. */
 const fields = <S extends z.ZodRawShape>(alpha: number, shape: S) =>
-  z.strictObject({ alpha: z.number().min(0).lt(0.5).default(alpha), ...shape });
+  z.strictObject({
+    alpha: z.number().min(0).lt(0.5).default(alpha),
+    normalize: z.boolean().default(alpha > 0),
+    ...shape,
+  });
 
 const architecture = <S extends z.ZodType<ImageFlowFields>>(
   schema: S,
@@ -68,7 +74,7 @@ export const flowArchitectures = {
     { logistic: true },
   ),
   realnvp: architecture(
-    fields(0.05, { scales: count.default(2), midChannels: count.default(64), blocks: count.default(8) }),
+    fields(1e-6, { scales: count.default(2), midChannels: count.default(64), blocks: count.default(8) }),
     { tiny: { scales: 1, midChannels: 4, blocks: 1 }, xs: { midChannels: 16, blocks: 1 }, full: {} },
     ([inChannels], config, rng) => new RealNVP({ inChannels, ...config }, rng),
   ),
@@ -77,15 +83,15 @@ export const flowArchitectures = {
     { tiny: { layers: 2, hiddenFeatures: 48 }, xs: { layers: 3, hiddenFeatures: 500 }, full: {} },
     (shape, { layers, hiddenFeatures, blocks }, rng) =>
       new FlowSequence<Flow>(
-        Array.from({ length: layers }, () => [
-          new ActNorm(shape),
+        Array.from({ length: layers }, (_, i) => [
+          ...(i > 0 ? [new ActNorm(shape)] : []),
           new Flattened(new MaskedAutoregressiveFlow(sizeOf(shape), { ...masks, hiddenFeatures, blocks }, rng)),
           new Reverse(),
         ]).flat(),
       ),
   ),
   glow: architecture(
-    fields(0.05, { midChannels: count.default(512), levels: count.default(2), steps: count.default(32) }),
+    fields(1e-6, { midChannels: count.default(512), levels: count.default(2), steps: count.default(32) }),
     { tiny: { midChannels: 4, levels: 1, steps: 1 }, xs: { midChannels: 64, steps: 6 }, full: {} },
     ([inChannels], config, rng) => new Glow({ inChannels, ...config }, rng),
   ),
@@ -129,7 +135,7 @@ export type ImageFlowOptions = z.input<typeof imageFlowConfig>;
 
 /**
  * p(x) of pictures by a normalizing flow: values in 0..1, of which `dequantize` makes a continuum, go through logits
- * (where `alpha` is above 0) and the flow to latents of the pictures' shape. The latents' normal distribution has a
+ * (where `alpha` is above 0), an actnorm of each value and the flow to latents of the pictures' shape. The latents' normal distribution has a
  * trained mean and spread for each; NICE's is the logistic one.
  */
 export class ImageFlow {
@@ -146,11 +152,13 @@ export class ImageFlow {
     const { schema, create, logistic }: FlowArchitecture = flowArchitectures[config.model];
     const modelConfig = parseFields(config.model, schema, config.modelConfig);
     this.config = { ...config, modelConfig: { ...modelConfig } };
-    const { alpha } = modelConfig;
-    const flow = create(config.imageShape, modelConfig, rng, probes);
+    const { alpha, normalize } = modelConfig;
+    const flows: Flow[] = [create(config.imageShape, modelConfig, rng, probes)];
+    if (normalize) flows.unshift(new ActNorm(config.imageShape));
+    if (alpha > 0) flows.unshift(new Logit(1 - 2 * alpha));
     this.model = new FlowModel(
       logistic ? new StandardLogistic(config.imageShape) : new DiagonalNormal(config.imageShape),
-      alpha > 0 ? new FlowSequence<Flow>([new Logit(1 - 2 * alpha), flow]) : flow,
+      new FlowSequence(flows),
     );
   }
 }

@@ -7,6 +7,7 @@ import { ActNorm, initializingActNorm } from './actNorm.js';
 import { AffineCoupling, MaskedAffineCoupling, mergeFeatures, splitFeatures, splitModes } from './affineCoupling.js';
 import { MLP } from './conditioners.js';
 import { bitsPerDim, checkPixels, dequantize, Logit } from './dequantize.js';
+import { Flattened } from './flatten.js';
 import { type Flow, FlowSequence, Inverted } from './flow.js';
 import { DiagonalNormal, FlowModel, StandardLogistic } from './flowModel.js';
 import { Glow } from './glow.js';
@@ -15,7 +16,7 @@ import { Invertible1x1Conv, LuInvertible1x1Conv } from './invertible1x1.js';
 import { MaskedAutoregressiveFlow } from './maf.js';
 import { inverse, logAbsDet } from './matrix.js';
 import { NICE } from './nice.js';
-import { Shuffle, SwapHalves } from './permute.js';
+import { EvenOdd, Reverse, Shuffle, SwapHalves } from './permute.js';
 import { PlanarFlow } from './planar.js';
 import { RadialFlow } from './radial.js';
 import { RealNVP } from './realNvp.js';
@@ -59,9 +60,15 @@ const flows: Readonly<Record<string, [() => Flow, readonly number[]]>> = {
   'masked coupling': [() => stirred(new MaskedAffineCoupling([1, 0, 0, 1], mlp(4, 8, 4), mlp(4, 8, 4))), [4]],
   swap: [() => new SwapHalves(), [5]],
   shuffle: [() => new Shuffle(5, rng()), [5]],
+  reverse: [() => new Reverse(), [2, 3]],
+  'even and odd': [() => new EvenOdd(), [1, 2, 3]],
   squeeze: [() => new Squeeze(), [1, 2, 4]],
   nice: [() => stirred(new NICE(6, { hiddenLayers: 1, hiddenFeatures: 8 }, rng())), [1, 2, 3]],
   maf: [() => stirred(new MaskedAutoregressiveFlow(4, { hiddenFeatures: 16 }, rng())), [4]],
+  'maf of images': [
+    () => stirred(new Flattened(new MaskedAutoregressiveFlow(4, { hiddenFeatures: 8 }, rng()))),
+    [1, 2, 2],
+  ],
   'inverse autoregressive flow': [
     () =>
       stirred(

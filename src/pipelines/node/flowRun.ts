@@ -22,6 +22,9 @@ export type FlowEvent =
   | LearningEvent
   | ({ readonly kind: 'likelihood'; readonly step: number; readonly split: 'train' | 'test' } & FlowLikelihoodReport);
 
+/** Pictures that actnorms start from: enough for pixels that are dark in most. */
+const startImages = 256;
+
 /** The training of an {@link ImageFlow} in a folder: see {@link RunFolder}. The weights for use are in `flow/`. */
 export class FlowRun {
   readonly session: LearningSession;
@@ -65,11 +68,14 @@ export class FlowRun {
   }
 
   private static async open(files: RunFolder, config: FlowTrainingConfig): Promise<FlowRun> {
-    const { data, size, skipCorrupt, seed, batch, flip, model, modelConfig, device, threads } = config;
+    const { data, size, skipCorrupt, seed, model, modelConfig, device, threads } = config;
     const dataset = await openDataset(data, { size, skipCorrupt });
     const flow = new ImageFlow({ model, modelConfig, imageShape: [...dataset.shape] }, new Generator(seed));
-    const first = await batches(dataset, { batch, seed, flip, prefetch: 0 }).next();
-    if (!first.done) await startFlow(flow, first.value.images, { device, threads }); // before the averages copy the weights
+    const batch = Math.min(startImages, dataset.length);
+    for await (const { images } of batches(dataset, { batch, seed, epochs: 1, prefetch: 0 })) {
+      await startFlow(flow, images, { device, threads }); // before the averages copy the weights
+      break;
+    }
     return new FlowRun(files, { ...config, modelConfig: flow.config.modelConfig }, dataset, flow);
   }
 
