@@ -56,7 +56,14 @@ const groups: FlagGroups = [
       skipCorrupt: 'leave out pictures that cannot be read instead of failing',
     },
   ],
-  ['Model:', { klWeight: "of the latents' divergence from a standard normal, beside the mean square error" }],
+  [
+    'Model:',
+    {
+      klWeight: "of the latents' divergence from a standard normal, beside the mean square error",
+      perceptual: "compare pictures by a network, too: VGG-19's .safetensors file, or a folder of train-classifier",
+      perceptualWeight: 'of the distance that it sees',
+    },
+  ],
   ...learningFlags,
 ];
 const flags = new SchemaFlags(autoencoderTraining);

@@ -58,11 +58,18 @@ export class ImageClassifier extends Module {
     this.head = new Linear(widths.at(-1)!, config.numClasses, rng);
   }
 
-  /** @param images [N, C, H, W] in [-1, 1]; @returns [N, features], the last layer's mean over all positions. */
-  features(images: Tensor): Tensor {
+  /** What every layer gives, [N, channels, h, w] each. @param images [N, C, H, W] in [-1, 1]. */
+  activations(images: Tensor): Tensor[] {
     if (images.shape[1] !== this.config.inChannels)
       throw new RangeError(`ImageClassifier: images [${images.shape}], expected ${this.config.inChannels} channels`);
-    return this.layers.reduce((x, layer) => layer.forward(x), images).mean([2, 3]);
+    const outputs: Tensor[] = [];
+    for (const layer of this.layers) outputs.push(layer.forward(outputs.at(-1) ?? images));
+    return outputs;
+  }
+
+  /** @param images [N, C, H, W] in [-1, 1]; @returns [N, features], the last layer's mean over all positions. */
+  features(images: Tensor): Tensor {
+    return this.activations(images).at(-1)!.mean([2, 3]);
   }
 
   /** @param features of {@link features}; @returns [N, numClasses], before the softmax. */

@@ -5,6 +5,7 @@ import type { AutoencoderKL, AutoencoderKLOptions } from '../models/index.js';
 import type { Generator } from '../random/index.js';
 import { type CompileOptions, compile, randn, type Tensor } from '../tensor/index.js';
 import { trainConfig } from './config.js';
+import { type Activations, perceptualDistance } from './perceptual.js';
 import type { Learner } from './step.js';
 
 const stages = (blockOutChannels: number[], layersPerBlock: number, normNumGroups: number) => ({
@@ -30,6 +31,10 @@ export const autoencoderTraining = z.strictObject({
   modelConfig: z.record(z.string(), z.unknown()).default({}),
   /** Of the divergence from a standard normal, a sum over a picture's latents, beside the mean square error. */
   klWeight: z.number().min(0).default(1e-6),
+  /** A network that pictures are also compared by: VGG-19's file or a classifier's folder, see `openActivations`. */
+  perceptual: z.string().optional(),
+  /** Of the distance that it sees. */
+  perceptualWeight: z.number().positive().default(0.1),
   ...trainConfig.pick({
     data: true,
     flip: true,
@@ -63,13 +68,22 @@ export const autoencoderTraining = z.strictObject({
 export type AutoencoderTraining = z.output<typeof autoencoderTraining>;
 export type AutoencoderTrainingOptions = z.input<typeof autoencoderTraining>;
 
+export interface AutoencoderLearning {
+  readonly klWeight: number;
+  readonly activations?: Activations;
+  /** Default 0.1. */
+  readonly perceptualWeight?: number;
+  readonly rng: Generator;
+}
+
 /**
  * Reconstruction and regularisation (Kingma & Welling 2014, Rombach et al. 2022 without its discriminator): mean square
- * error of pictures through drawn latents, plus `klWeight` times the divergence of the latents from a standard normal.
+ * error of pictures through drawn latents, plus `klWeight` times the divergence of the latents from a standard normal and,
+ * with `activations`, `perceptualWeight` times the {@link perceptualDistance}.
  */
 export function autoencoderLearner(
   vae: AutoencoderKL,
-  { klWeight, rng }: { klWeight: number; rng: Generator },
+  { klWeight, activations, perceptualWeight = 0.1, rng }: AutoencoderLearning,
 ): Learner {
   const { latentChannels } = vae.config;
   return {
@@ -81,8 +95,9 @@ export function autoencoderLearner(
     },
     loss({ images, noise }) {
       const posterior = vae.encode(images);
-      const error = vae.decode(posterior.sample(noise)).sub(images).square().mean();
-      return error.add(posterior.kl().mean().mul(klWeight));
+      const again = vae.decode(posterior.sample(noise));
+      const error = again.sub(images).square().mean().add(posterior.kl().mean().mul(klWeight));
+      return activations ? error.add(perceptualDistance(again, images, activations).mul(perceptualWeight)) : error;
     },
   };
 }

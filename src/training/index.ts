@@ -12,6 +12,7 @@ export * from './metrics/index.js';
 export * from './noisyClassifier.js';
 export * from './objective.js';
 export * from './optimizer.js';
+export { type Activations, perceptualDistance } from './perceptual.js';
 export * from './pathFlow.js';
 export * from './samplerConfig.js';
 export * from './schedules.js';

@@ -13,6 +13,8 @@ import {
   latentDeviation,
 } from '../autoencoder.js';
 import { type LearningBatch, LearningSession } from '../learning.js';
+import type { Activations } from '../perceptual.js';
+import { openActivations } from './perceptualFolder.js';
 import { type LearningEvent, RunFolder } from './runFolder.js';
 
 /** The training of an {@link AutoencoderKL} in a folder: see {@link RunFolder}. The weights for use are in `vae/`. */
@@ -24,9 +26,11 @@ export class AutoencoderRun {
     readonly config: AutoencoderTraining,
     readonly dataset: Dataset,
     readonly model: AutoencoderKL,
+    activations?: Activations,
   ) {
-    const { klWeight } = config;
-    this.session = new LearningSession((rng) => autoencoderLearner(model, { klWeight, rng }), config);
+    const { klWeight, perceptualWeight } = config;
+    const learning = { klWeight, perceptualWeight, activations };
+    this.session = new LearningSession((rng) => autoencoderLearner(model, { ...learning, rng }), config);
   }
 
   get folder(): string {
@@ -60,7 +64,8 @@ export class AutoencoderRun {
       throw new RangeError(
         `size ${size}: expected a multiple of ${model.downsampling}, what this autoencoder divides it by`,
       );
-    return new AutoencoderRun(files, { ...config, modelConfig: { ...model.config } }, dataset, model);
+    const activations = config.perceptual === undefined ? undefined : await openActivations(config.perceptual);
+    return new AutoencoderRun(files, { ...config, modelConfig: { ...model.config } }, dataset, model, activations);
   }
 
   /**
