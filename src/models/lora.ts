@@ -3,6 +3,7 @@ import { Conv2d, Linear, type LowRank, type LowRanks, Module, parameter } from '
 import type { Generator } from '../random/index.js';
 import { type Tensor, type Variable, variable } from '../tensor/index.js';
 import { ldmUnetName } from './ldmNames.js';
+import { SD3Transformer2D } from './sd3Transformer2d.js';
 import { UNet2DCondition } from './unet2dCondition.js';
 
 /** The part of a pipeline that a layer of a LoRA file belongs to, by its folder's name. */
@@ -19,14 +20,19 @@ export interface LoraLayer {
   readonly alpha?: number;
 }
 
-const halves: Readonly<Record<string, 'down' | 'up' | 'alpha'>> = {
-  'lora_A.weight': 'down',
-  'lora_B.weight': 'up',
-  'lora.down.weight': 'down',
-  'lora.up.weight': 'up',
-  'lora_down.weight': 'down',
-  'lora_up.weight': 'up',
-  alpha: 'alpha',
+/** How entries end: PEFT's, kohya's, diffusers' of today for either kind of model, and diffusers' of the beginnings. */
+const endings: readonly (readonly [ending: RegExp, half: 'down' | 'up' | 'alpha'])[] = [
+  [/(\.lora_A(\.default)?|[._]lora[._](linear_layer\.)?down)\.weight$/, 'down'],
+  [/(\.lora_B(\.default)?|[._]lora[._](linear_layer\.)?up)\.weight$/, 'up'],
+  [/\.alpha$/, 'alpha'],
+];
+
+/** A layer as the models here call it: diffusers' first files named attention's processors, and `to_q` in text encoders. */
+const layerName = (path: string, target: LoraTarget): string => {
+  const plain = path.replace('.processor.', '.');
+  return target.startsWith('text_encoder')
+    ? plain.replace(/\.to_(q|k|v|out)$/, '.$1_proj')
+    : plain.replace(/\.to_out$/, '.to_out.0');
 };
 
 /** How files call the targets: kohya's prefixes, then diffusers'. */
@@ -47,28 +53,28 @@ const prefixes: readonly (readonly [prefix: string, target: LoraTarget])[] = [
  * @throws Error that names the entries that are none: other methods (LoHa, LoKr, DoRA), or a half without the other.
  */
 export function loraLayers(tensors: ReadonlyMap<string, NdArray>): LoraLayer[] {
-  const found = new Map<string, { target: LoraTarget; path: string; down?: NdArray; up?: NdArray; alpha?: NdArray }>();
+  const layers = new Map<string, { target: LoraTarget; path: string; down?: NdArray; up?: NdArray; alpha?: NdArray }>();
   const unknown: string[] = [];
   for (const [name, array] of tensors) {
-    const suffix = Object.keys(halves).find((end) => name.endsWith(`.${end}`));
     const place = prefixes.find(([prefix]) => name.startsWith(prefix));
-    if (!suffix || !place) {
+    const [found, half] =
+      endings.map(([ending, half]) => [ending.exec(name), half] as const).find(([match]) => match) ?? [];
+    if (!found || !half || !place) {
       unknown.push(name);
       continue;
     }
     const [prefix, target] = place;
-    // diffusers wrote `attn1.processor.to_q_lora.down.weight` at first.
-    const path = name.slice(prefix.length, -suffix.length - 1);
+    const path = layerName(name.slice(prefix.length, found.index), target);
     const key = `${target} ${path}`;
-    const entry = found.get(key) ?? { target, path };
-    entry[halves[suffix]] = array;
-    found.set(key, entry);
+    const entry = layers.get(key) ?? { target, path };
+    entry[half] = array;
+    layers.set(key, entry);
   }
   if (unknown.length > 0)
     throw new Error(
       `LoRA: ${listed(unknown)}: no low-rank factor of a layer (lora_A and lora_B, or lora_down and lora_up)`,
     );
-  return [...found.values()].map(({ target, path, down, up, alpha }) => {
+  return [...layers.values()].map(({ target, path, down, up, alpha }) => {
     if (!down || !up) throw new Error(`LoRA: ${path} has no ${down ? 'up' : 'down'} factor`);
     if (down.shape[0] !== up.shape[1])
       throw new RangeError(`LoRA: ${path} has factors [${down.shape}] and [${up.shape}] of different rank`);
@@ -117,7 +123,8 @@ export function ldmNameOf({ config }: UNet2DCondition, name: string): string | u
 
 /** What files call a layer: its path, with underscores, and in CompVis' names. */
 function namesOf(model: Module, path: string): string[] {
-  const theirs = model instanceof UNet2DCondition ? ldmNameOf(model, path) : undefined;
+  const theirs =
+    model instanceof UNet2DCondition ? ldmNameOf(model, `${path}.weight`)?.slice(0, -'.weight'.length) : undefined;
   return [path, path.replaceAll('.', '_'), ...(theirs ? [theirs.replaceAll('.', '_')] : [])];
 }
 
@@ -140,14 +147,20 @@ const listed = (names: readonly string[]): string =>
 /** Which layers a LoRA changes by default: the projections of all attention, as diffusers' training scripts choose. */
 export const attentionProjections = /(^|\.)(to_q|to_k|to_v|to_out\.0|q_proj|k_proj|v_proj|out_proj)$/;
 
+/** Those of SD3: of the attention that text and picture share, as diffusers chooses them. */
+const jointProjections = /\.attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)$/;
+
 export interface LoraOptions {
   /** Default 4. */
   readonly rank?: number;
   /** The change is scaled by alpha / rank; default: rank. */
   readonly alpha?: number;
-  /** Checkpoint names of the layers to change; default {@link attentionProjections}. */
+  /** Checkpoint names of the layers to change; default: the projections of attention ({@link attentionProjections}), in SD3 of the one that text and picture share. */
   readonly targets?: RegExp;
 }
+
+const usualTargets = (model: Module): RegExp =>
+  model instanceof SD3Transformer2D ? jointProjections : attentionProjections;
 
 class Factors extends Module {
   readonly down: Variable;
@@ -175,8 +188,9 @@ export class Lora extends Module {
   readonly #targets: readonly (readonly [path: string, layer: Module])[];
 
   /** @throws RangeError when no layer of the model is called so, or the rank is none. */
-  constructor(model: Module, { rank = 4, alpha = rank, targets = attentionProjections }: LoraOptions, rng: Generator) {
+  constructor(model: Module, options: LoraOptions, rng: Generator) {
     super();
+    const { rank = 4, alpha = rank, targets = usualTargets(model) } = options;
     if (!Number.isInteger(rank) || rank < 1) throw new RangeError(`LoRA: rank ${rank}, expected a whole number from 1`);
     this.rank = rank;
     this.alpha = alpha;
@@ -196,17 +210,26 @@ export class Lora extends Module {
     return new Map(this.#targets.map(([, layer], i) => [layer, [{ ...pick(this.layers[i]), scale }]]));
   }
 
-  /** Under the names of diffusers' `pytorch_lora_weights.safetensors`. @param target whose layers these are. */
-  async toTensors(target: LoraTarget): Promise<Map<string, NdArray>> {
+  /**
+   * Under the names of diffusers' `pytorch_lora_weights.safetensors`, as its training scripts write them for a UNet and for
+   * a transformer. The scale is in `up`: diffusers refuses files with `alpha`, and takes the rank for it.
+   * @param target whose layers these are.
+   */
+  async toTensors(target: 'unet' | 'transformer'): Promise<Map<string, NdArray>> {
+    const [a, b] = target === 'unet' ? ['lora.down', 'lora.up'] : ['lora_A', 'lora_B'];
     const tensors = new Map<string, NdArray>();
     for (const [i, [path]] of this.#targets.entries()) {
       const { down, up } = this.layers[i];
-      tensors.set(`${target}.${path}.lora.down.weight`, await down.read());
-      tensors.set(`${target}.${path}.lora.up.weight`, await up.read());
-      if (this.alpha !== this.rank) tensors.set(`${target}.${path}.alpha`, ndarray([this.alpha], []));
+      tensors.set(`${target}.${path}.${a}.weight`, await down.read());
+      tensors.set(`${target}.${path}.${b}.weight`, times(await up.read(), this.alpha / this.rank));
     }
     return tensors;
   }
 }
 
 const pick = ({ down, up }: Factors) => ({ down, up });
+const times = ({ data, shape }: NdArray, scale: number): NdArray =>
+  ndarray(
+    Float32Array.from(data as Float32Array, (w) => w * scale),
+    shape,
+  );

@@ -27,6 +27,10 @@ export function withLowRank<T>(layers: LowRanks, build: () => T): T {
   }
 }
 
+/** {@link withLowRank} with several. */
+export const withLowRanks = <T>(changes: readonly LowRanks[], build: () => T): T =>
+  changes.reduce<() => T>((inner, change) => () => withLowRank(change, inner), build)();
+
 /** A layer's answer `y` with what the scope that is being traced adds to it. */
 export const plusLowRank = (layer: Module, y: Tensor, through: (change: LowRank) => Tensor): Tensor =>
   (active.get(layer) ?? []).reduce((sum, change) => sum.add(through(change).mul(change.scale)), y);

@@ -1,6 +1,7 @@
 import { type NdArray, ndarray, zeros } from '../array/index.js';
 import type { ClipTokenizer } from '../io/index.js';
 import { type CLIPTextModel, CLIPTextModelWithProjection } from '../models/index.js';
+import { withLowRanks } from '../nn/index.js';
 import { compile, concat, pad, type Tensor } from '../tensor/index.js';
 import { type PromptChunk, promptChunks } from './prompt.js';
 import { type T5Tower, t5States } from './t5Prompts.js';
@@ -10,6 +11,8 @@ import type { PromptEncoder, PromptOptions, PromptSyntax } from './textToImage.j
 export interface ClipTower {
   readonly tokenizer: ClipTokenizer;
   readonly model: CLIPTextModel;
+  /** Its folder in the pipeline; default: `text_encoder`, then `text_encoder_2`. */
+  readonly part?: string;
 }
 
 /** What a tower is given: prompts in chunks, one below the other, and what else their meaning is made of. */
@@ -45,6 +48,11 @@ function states({ model }: ClipTower, inputs: TowerInputs, prompts: number, skip
   return { hidden: hidden.reshape([prompts, -1, hidden.shape[2]]), pooled };
 }
 
+const byPart = (towers: readonly ClipTower[]): Readonly<Record<string, CLIPTextModel>> =>
+  Object.fromEntries(
+    towers.map(({ model, part }, i) => [part ?? (i === 0 ? 'text_encoder' : `text_encoder_${i + 1}`), model]),
+  );
+
 /** Runs towers on prompts and releases them: text is encoded once for many steps. */
 async function encoded<K extends string>(
   towers: readonly ClipTower[],
@@ -53,10 +61,10 @@ async function encoded<K extends string>(
   options: PromptOptions,
 ): Promise<Record<K, NdArray>> {
   const inputs = towers.map((tower) => towerInputs(tower, prompts, options.promptSyntax));
-  const f = compile((given: { inputs: readonly TowerInputs[] }) => build(given.inputs), {
-    freeze: true,
-    ...options.compile,
-  });
+  const f = compile(
+    (given: { inputs: readonly TowerInputs[] }) => withLowRanks(options.loras ?? [], () => build(given.inputs)),
+    { freeze: true, ...options.compile },
+  );
   return (await f({ inputs }).finally(() => f.release())) as Record<K, NdArray>;
 }
 
@@ -84,6 +92,10 @@ function towerInputs({ tokenizer, model }: ClipTower, prompts: readonly string[]
 export class ClipPrompts implements PromptEncoder {
   constructor(readonly tower: ClipTower) {}
 
+  get textEncoders() {
+    return byPart([this.tower]);
+  }
+
   encode(prompts: readonly string[], options: PromptOptions) {
     const build = ([inputs]: readonly TowerInputs[]) => ({
       encoderHiddenStates: states(this.tower, inputs, prompts.length, options.clipSkip ?? 0, true).hidden,
@@ -99,6 +111,10 @@ export class SdxlPrompts implements PromptEncoder {
     /** As the folder says: the empty prompt is zeros. */
     readonly zeroEmptyPrompt = true,
   ) {}
+
+  get textEncoders() {
+    return byPart(this.towers);
+  }
 
   async encode(prompts: readonly string[], options: PromptOptions) {
     const skip = 1 + (options.clipSkip ?? 0);

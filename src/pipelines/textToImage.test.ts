@@ -1,9 +1,18 @@
 import { describe, expect, it } from 'vitest';
 import { type NdArray, ndarray } from '../array/index.js';
 import { cfg, guide, pag } from '../guidance/index.js';
-import { AutoencoderKL, loraLayers, UNet2DCondition, type UNet2DConditionOptions } from '../models/index.js';
+import { trainTokenizer } from '../io/index.js';
+import {
+  AutoencoderKL,
+  CLIPTextModel,
+  loraLayers,
+  UNet2DCondition,
+  type UNet2DConditionOptions,
+} from '../models/index.js';
+import type { Linear } from '../nn/index.js';
 import { Generator } from '../random/index.js';
 import { ddim, euler } from '../samplers/index.js';
+import { ClipPrompts } from './promptEncoders.js';
 import { TextToImage, type TextToImageOptions } from './textToImage.js';
 
 const rng = new Generator(0);
@@ -116,6 +125,38 @@ describe('TextToImage', () => {
     expect(distance(await images({}), before)).toBeGreaterThan(1e-4);
     pipeline.clearLoras();
     expect(numbers(await images({}))).toEqual(numbers(before));
+  });
+
+  it('takes LoRAs of text encoders', async () => {
+    const tokenizer = trainTokenizer(['cat'], { vocabularySize: 514, modelMaxLength: 6 });
+    const text = { vocabSize: 514, hiddenSize: 6, intermediateSize: 8, numHiddenLayers: 1, numAttentionHeads: 2 };
+    const encoder = new CLIPTextModel({ ...text, maxPositionEmbeddings: 6, eosTokenId: 513 }, rng);
+    const own = new TextToImage({ ...pipeline.parts, prompts: new ClipPrompts({ tokenizer, model: encoder }) });
+    const before = await own.images(base);
+    const [down, up] = [rng.randn([2, 6]), rng.randn([6, 2])];
+    const named = (prefix: string) =>
+      loraLayers(
+        new Map<string, NdArray>([
+          [`${prefix}_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight`, down],
+          [`${prefix}_text_model_encoder_layers_0_self_attn_q_proj.lora_up.weight`, up],
+        ]),
+      );
+    own.addLora(named('lora_te'), 0.5);
+    const changed = await own.images(base);
+    own.clearLoras();
+    expect(numbers(await own.images(base))).toEqual(numbers(before));
+    expect(distance(changed, before)).toBeGreaterThan(1e-5);
+
+    const layer = [...encoder.namedModules()].find(([name]) => name.endsWith('q_proj'))![1] as Linear;
+    const merged = Float32Array.from(layer.weight.value.data as Float32Array, (w, i) => {
+      const [o, k] = [Math.floor(i / 6), i % 6];
+      return w + 0.5 * (up.data[2 * o] * down.data[k] + up.data[2 * o + 1] * down.data[6 + k]);
+    });
+    layer.weight.set(ndarray(merged, [6, 6]));
+    expect(distance(await own.images(base), changed)).toBeLessThan(1e-4);
+    expect(() => own.addLora(named('lora_te2'))).toThrow(
+      'LoRA: 1 of its layers are for text_encoder_2, which this model lacks: text_model_encoder_layers_0',
+    );
   });
 
   it.each<[string, Partial<TextToImageOptions>]>([

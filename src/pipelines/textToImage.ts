@@ -8,7 +8,7 @@ import {
   type SafetyVerdict,
   UNet2DCondition,
 } from '../models/index.js';
-import { type LowRanks, type Module, timestepEmbedding, withLowRank } from '../nn/index.js';
+import { type LowRanks, type Module, timestepEmbedding, withLowRanks } from '../nn/index.js';
 import { Generator } from '../random/index.js';
 import type { PlanOptions, Sampler, SamplerPlan } from '../samplers/index.js';
 import { type CompileOptions, concat, constant, evaluate, type Hosted, type Tensor } from '../tensor/index.js';
@@ -28,6 +28,8 @@ export interface TextConditioned extends Module {
 export interface PromptEncoder {
   /** @param size [height, width] of the pictures, which some models are told, too. @returns arrays [N, ...], by name. */
   encode(prompts: readonly string[], options: PromptOptions): Promise<Readonly<Record<string, NdArray>>>;
+  /** By their folders' names: `text_encoder`, `text_encoder_2`. */
+  readonly textEncoders?: Readonly<Record<string, Module>>;
 }
 /**
  * 'weighted': `(word:1.3)` and its kin count, and prompts of any length go in chunks. 'plain', as in diffusers:
@@ -40,6 +42,8 @@ export interface PromptOptions {
   /** How many of the text encoder's last layers to leave out; default 0, or what the model was trained with. */
   readonly clipSkip?: number;
   readonly size: readonly [height: number, width: number];
+  /** Changes of the text encoders. */
+  readonly loras?: readonly LowRanks[];
   readonly compile?: CompileOptions;
 }
 
@@ -104,21 +108,34 @@ export class TextToImage {
   readonly kind = 'text-to-image';
   readonly latents: LatentSpace;
   #loras: LowRanks[] = [];
+  #textLoras: LowRanks[] = [];
 
   constructor(readonly parts: TextToImageParts) {
     this.latents = new LatentSpace(parts.vae);
   }
 
   /**
-   * Changes the model by a LoRA from now on; several add up.
-   * @throws Error that names the layers which the model lacks.
+   * Changes the model, and the text encoders that the LoRA has layers for, from now on; several add up.
+   * @throws Error that names the layers which the model or an encoder lacks, or the encoder that is not there.
    */
   addLora(layers: readonly LoraLayer[], weight = 1): void {
-    this.#loras.push(loraFor(this.parts.model, layers, weight));
+    const { model, prompts } = this.parts;
+    const partOf = ({ target }: LoraLayer): string => (target.startsWith('text_encoder') ? target : 'model');
+    const changes = [...new Set(layers.map(partOf))].map((part): [string, LowRanks] => {
+      const own = layers.filter((layer) => partOf(layer) === part);
+      const module = part === 'model' ? model : prompts.textEncoders?.[part];
+      if (!module)
+        throw new Error(
+          `LoRA: ${own.length} of its layers are for ${part}, which this model lacks: ${own[0].path} ...`,
+        );
+      return [part, loraFor(module, own, weight)];
+    });
+    for (const [part, change] of changes) (part === 'model' ? this.#loras : this.#textLoras).push(change);
   }
 
   clearLoras(): void {
     this.#loras = [];
+    this.#textLoras = [];
   }
 
   /** Denoises latents step by step, yielding after each. @throws RangeError or TypeError that names the option at fault. */
@@ -184,6 +201,7 @@ export class TextToImage {
     asked: ReadonlySet<string>,
   ): Promise<Record<string, Readonly<Record<string, NdArray>>>> {
     const { negativePrompt = '', conditions = {}, clipSkip, promptSyntax, compile } = options;
+    const loras = this.#textLoras;
     const texts: Record<string, string | readonly string[]> = {
       positive: prompts,
       negative: negativePrompt,
@@ -198,7 +216,7 @@ export class TextToImage {
     for (const group of groups.filter(({ length }) => length > 0)) {
       const each = group.flatMap((name) => listOf(texts[name], prompts.length, name));
       const skip = group[0] === 'negative' ? undefined : clipSkip;
-      const encoded = await this.parts.prompts.encode(each, { clipSkip: skip, promptSyntax, size, compile });
+      const encoded = await this.parts.prompts.encode(each, { clipSkip: skip, promptSyntax, size, loras, compile });
       for (const [i, name] of group.entries())
         told[name] = mapped(encoded, (array) => rows(array, i * prompts.length, prompts.length));
     }
@@ -238,8 +256,6 @@ function latentSystem(
   controls: readonly Control[],
   changes: readonly LowRanks[],
 ): Denoising<Tensors, Tensors> {
-  const withChanges = <T>(build: () => T): T =>
-    changes.reduce<() => T>((inner, change) => () => withLowRank(change, inner), build)();
   return {
     model,
     variant: (step) => speaking(controls, step),
@@ -257,7 +273,7 @@ function latentSystem(
         condition: name,
       });
       const input = mask && maskedLatents ? concat([x, mask, maskedLatents], 1) : x;
-      return withChanges(() => model.forward(input, timestep, { ...conditions, ...residuals }));
+      return withLowRanks(changes, () => model.forward(input, timestep, { ...conditions, ...residuals }));
     },
     settle(x, { shared, numbers }) {
       const { mask, known, noise } = shared as Shared;

@@ -130,7 +130,7 @@ async function tower(folder: string, suffix: string, className: string): Promise
   const model = await loadComponent(join(folder, `text_encoder${suffix}`), className);
   if (!(model instanceof CLIPTextModel))
     throw new TypeError(`${folder}: text_encoder${suffix} is a ${className}, expected CLIP's text tower`);
-  return { tokenizer, model };
+  return { tokenizer, model, part: `text_encoder${suffix}` };
 }
 
 async function t5Tower(folder: string, index: ModelIndex, suffix: string): Promise<T5Tower> {
