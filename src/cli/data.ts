@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { edgeMap } from '../data/index.js';
-import { writeEmojiFolder } from '../data/node/index.js';
+import { writeEmojiFolder, writeRecolouredEmojiFolder } from '../data/node/index.js';
 import { readRaster, savePng } from '../io/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
@@ -12,6 +12,7 @@ interface Options extends Readonly<Record<string, unknown>> {
   readonly out?: string;
   readonly source?: string;
   readonly size?: number;
+  readonly recoloured?: boolean;
 }
 
 export function defineData(program: Command, cli: Cli): void {
@@ -23,6 +24,7 @@ export function defineData(program: Command, cli: Cli): void {
       summary: 'make pictures with captions to train text-to-image on, and edges to show a ControlNet',
       examples: [
         'data emoji --out emoji      # 1600 pictures and their names, of the npm package emoji-datasource-twitter',
+        'data emoji --recoloured --out things    # 32 of them in ten colours: purple fish, green book ...',
         'data edges cat.png --out edges.png    # as train-text-to-image --hint edges draws them',
         'train-text-to-image --preset xs --vae runs/vae --data emoji --out runs/a',
       ],
@@ -32,6 +34,7 @@ export function defineData(program: Command, cli: Cli): void {
         .argument('<name>', 'emoji, or edges')
         .argument('[picture]', 'with edges: whose')
         .option('--out <path>', 'folder to make; with edges: a .png file')
+        .option('--recoloured', 'with emoji: 32 of them in ten colours, a fifth of the pairs held out')
         .option('--source <dir>', 'with emoji: where the package lies; default: where it is installed')
         .option('--size <n>', 'with edges: scale and crop to this side length first', wholeNumber('--size'));
     },
@@ -41,7 +44,7 @@ export function defineData(program: Command, cli: Cli): void {
 
 async function make(
   output: Output,
-  { out, source, size }: Options,
+  { out, source, size, recoloured }: Options,
   [name, picture]: readonly string[],
 ): Promise<ExitCode> {
   if (name !== 'emoji' && name !== 'edges') throw new UsageError(`data: expected emoji or edges, got '${name}'`);
@@ -54,7 +57,8 @@ async function make(
     output.record({ kind: 'data', file });
     return exitCodes.ok;
   }
-  const counts = await writeEmojiFolder(out, source === undefined ? {} : { source });
+  const write = recoloured ? writeRecolouredEmojiFolder : writeEmojiFolder;
+  const counts = await write(out, source === undefined ? {} : { source });
   output.line(`${out}: ${counts.train} pictures with captions to train on, ${counts.test} held out`);
   output.line(`now an autoencoder for them:\n  ${self()} train-vae --data ${shellWord(out)} --size 32 --out runs/vae`);
   output.record({ kind: 'data', folder: out, ...counts });

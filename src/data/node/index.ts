@@ -6,4 +6,5 @@ export * from './fashionMnist.js';
 export * from './idx.js';
 export { type ImageFolder, type ImageFolderOptions, openImageFolder } from './imageFolder.js';
 export * from './openDataset.js';
+export { writeRecolouredEmojiFolder } from './recolouredEmoji.js';
 export * from './split.js';
