@@ -33,6 +33,8 @@ export interface Generated {
   readonly evaluations: number;
   /** After each step: the noisy pictures, and the estimate of the final ones; empty unless they were to be kept. */
   readonly steps: readonly { readonly sample: NdArray<'float32'>; readonly x0: NdArray<'float32'> }[];
+  /** What `steps` hold as pictures: they are latents where the model is one of latents. */
+  decode(samples: NdArray<'float32'>): Promise<NdArray<'float32'>>;
 }
 
 /** Samples any number of pictures, batch by batch. @throws Error when guidance was so strong that the numbers overflowed. */
@@ -46,6 +48,7 @@ export async function generate(options: GenerateOptions): Promise<Generated> {
   const batches = Array.from({ length: Math.ceil(classes.length / batch) }, (_, i) =>
     classes.slice(i * batch, (i + 1) * batch),
   );
+  const decode = (samples: NdArray<'float32'>) => pipeline.decode(samples, compile);
   const images: NdArray[] = [];
   const kept: { sample: NdArray[]; x0: NdArray[] }[] = [];
   let done = 0;
@@ -65,7 +68,7 @@ export async function generate(options: GenerateOptions): Promise<Generated> {
         onStep: ({ t }) => onStep?.(done + 1 - t, batches.length, part.length),
       });
       onStep?.(++done, batches.length, 0);
-      images.push(flowed.images);
+      images.push(await decode(flowed.images));
       evaluations += flowed.evaluations / batches.length;
       continue;
     }
@@ -90,7 +93,7 @@ export async function generate(options: GenerateOptions): Promise<Generated> {
       }
       onStep?.(++done, step.total * batches.length, part.length);
     }
-    images.push(last!);
+    images.push(await decode(last as NdArray<'float32'>));
   }
   const all = joined(images);
   if (!all.data.every(Number.isFinite))
@@ -99,6 +102,7 @@ export async function generate(options: GenerateOptions): Promise<Generated> {
     images: all,
     evaluations: Math.round(evaluations),
     steps: kept.map(({ sample, x0 }) => ({ sample: joined(sample), x0: joined(x0) })),
+    decode,
   };
 }
 

@@ -9,6 +9,7 @@ import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { gridScale, joined } from './generate.js';
+import { ofPixels } from './openPipeline.js';
 import { duration, type Output } from './output.js';
 import { shippedCheckpoint } from './package.js';
 import { Progress } from './progress.js';
@@ -67,7 +68,7 @@ async function interpolate(
 ): Promise<ExitCode> {
   const { steps, count, device, threads, out } = options;
   const guidance = parseGuidance(options.guidance);
-  const { model, sampler, classNames } = await ClassConditionalPipeline.fromPretrained(run);
+  const { model, sampler, classNames } = ofPixels(await ClassConditionalPipeline.fromPretrained(run), 'interpolate');
   const classes = options.classes ? parseClasses(options.classes, classNames, model.nullClass ?? 0) : undefined;
   if (classes && classes.length !== 2)
     throw new UsageError(`--classes: expected one for each of the 2 pictures, got ${classes.length}`);

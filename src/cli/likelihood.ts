@@ -6,6 +6,7 @@ import { likelihood } from '../pipelines/index.js';
 import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
+import { ofPixels } from './openPipeline.js';
 import { duration, type Output } from './output.js';
 import { shippedCheckpoint } from './package.js';
 import { Progress } from './progress.js';
@@ -72,7 +73,7 @@ async function measure(
   const { data: name, split, sde, tolerance, probes, from, seed, device, threads } = options;
   if (!(tolerance > 0)) throw new UsageError(`--tolerance: expected a number above 0, got ${tolerance}`);
   if (!(from > 0 && from < 1)) throw new UsageError(`--from: expected a number between 0 and 1, got ${from}`);
-  const { model, sampler } = await ClassConditionalPipeline.fromPretrained(run);
+  const { model, sampler } = ofPixels(await ClassConditionalPipeline.fromPretrained(run), 'likelihood');
   const data = await openDataset(name, { split, size: model.sampleSize });
   const count = Math.min(options.images, data.length);
   const { images, labels } = await readBatch(

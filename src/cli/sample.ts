@@ -3,12 +3,12 @@ import { type Command, Option } from 'commander';
 import { type NdArray, ndarray } from '../array/index.js';
 import { imageGrid, type Raster } from '../io/index.js';
 import { makeFolder, saveAnimation, savePng, writeSafetensors } from '../io/node/index.js';
-import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { classLabel, evenly, type Generated, generate, gridScale, joined } from './generate.js';
 import { guidersHelp, withGuidanceFlags } from './guidance.js';
 import { openGuider } from './openGuider.js';
+import { openClassConditional } from './openPipeline.js';
 import { duration, type Output } from './output.js';
 import { shippedCheckpoint } from './package.js';
 import { Progress } from './progress.js';
@@ -57,11 +57,15 @@ export function defineSample(program: Command, cli: Cli): void {
         'sample --classes "ankle boot,bag" --guidance cfg=4,interval=0.1:0.8 --animation boots.gif',
         'sample --guidance classifier=2 --classifier runs/clf     # as trained by train --model noisy-classifier',
         'sample runs/a --trajectory steps.png --save-tensor samples.safetensors',
+        'sample ./DiT-XL-2-256 --classes "golden retriever,white shark" --per-class 2 --guidance 4   # latents, decoded',
       ],
     },
     (command) => {
       command
-        .argument('[run]', "folder of a run, or any class-conditional pipeline in diffusers' layout")
+        .argument(
+          '[run]',
+          "folder of a run, or any class-conditional pipeline in diffusers' layout, or its id at the hub",
+        )
         .option('--classes <list>', 'numbers or names, parted by commas; or all', 'all')
         .option('--per-class <n>', 'pictures of each class', wholeNumber('--per-class'), 8)
         .option(
@@ -117,7 +121,7 @@ async function runSample(
   const { perClass, steps, seed, device, threads } = options;
   const { guidanceLayers: layers, guidanceInterval: interval, guidanceRescale: rescale } = options;
   const guidanceText = withGuidanceFlags(options.guidance, { layers, interval, rescale });
-  const pipeline = await ClassConditionalPipeline.fromPretrained(run);
+  const pipeline = await openClassConditional(output, run);
   const { model } = pipeline;
   const ode = options.sampler === 'ode';
   const named = options.sampler === 'ode' ? undefined : options.sampler;
@@ -176,7 +180,7 @@ interface Files extends Pick<Options, 'out' | 'saveTensor' | 'trajectory' | 'ani
 }
 
 /** Writes what was asked for and says where it is. */
-async function write({ images, steps }: Generated, files: Files): Promise<Record<string, string>> {
+async function write({ images, steps, decode }: Generated, files: Files): Promise<Record<string, string>> {
   const { out, saveTensor, trajectory, animation, perClass, labels, names, settings } = files;
   const layout = { rowLabels: names, scale: gridScale(images.shape[2]) };
   const note = { noisewright: settings };
@@ -195,16 +199,15 @@ async function write({ images, steps }: Generated, files: Files): Promise<Record
   if (trajectory) {
     const shown = evenly(steps.length, Math.min(10, steps.length));
     const picture = (row: number, step: number) => nth(steps[step - 1].x0, row * perClass);
-    const pictures = joined(labels.flatMap((_, row) => shown.map((step) => picture(row, step))));
+    const pictures = await decode(joined(labels.flatMap((_, row) => shown.map((step) => picture(row, step)))));
     const columnLabels = shown.map(String);
     await savePng(trajectory, imageGrid(pictures, shown.length, { ...layout, columnLabels }), note);
     written.trajectory = trajectory;
   }
   if (animation) {
-    await animate(
-      animation,
-      steps.map(({ sample }) => grid(sample)),
-    );
+    const frames: Raster[] = [];
+    for (const { sample } of steps) frames.push(grid(await decode(sample)));
+    await animate(animation, frames);
     written.animation = animation;
   }
   return written;

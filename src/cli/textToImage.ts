@@ -7,10 +7,11 @@ import { fileError, fingerprint, readBytes, readImage, readSafetensors, savePng 
 import { type ControlNet, loraLayers } from '../models/index.js';
 import { loadComponent } from '../models/node/index.js';
 import type { TextToImage } from '../pipelines/index.js';
-import { loadSingleFile, loadTextToImage, modelFolder } from '../pipelines/node/index.js';
+import { Pipeline, pipelineKind } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { interruptible } from './interrupt.js';
+import { fetchedFolder } from './openPipeline.js';
 import { duration, type Output, shellWord } from './output.js';
 import { packageVersion } from './package.js';
 import { Progress } from './progress.js';
@@ -127,9 +128,11 @@ async function run(output: Output, options: Options, [prompt]: readonly string[]
     output.line(`note: ${recipe.model} is not the model that made ${from}; the picture will differ`);
 
   const { safetyChecker, tokenizer } = options;
-  const pipeline = await (folder.endsWith('.safetensors')
-    ? loadSingleFile(folder, { tokenizer })
-    : loadTextToImage(folder, { safetyChecker }));
+  if (!folder.endsWith('.safetensors') && (await pipelineKind(folder)) === 'class-conditional')
+    throw new UsageError(
+      `${recipe.model} makes pictures of classes, not of texts: noisewright sample ${shellWord(recipe.model)} --classes all`,
+    );
+  const pipeline = await Pipeline.fromPretrained(folder, { kind: 'text-to-image', tokenizer, safetyChecker });
   if (options.tile) pipeline.latents.use = { tiling: true };
   await addLoras(pipeline, recipe.lora);
   const pictures = await readPictures(pipeline, recipe, size);
@@ -171,16 +174,6 @@ async function run(output: Output, options: Options, [prompt]: readonly string[]
   output.line(`again, with another seed: noisewright generate --from ${shellWord(files[0])} --seed ${recipe.seed + 1}`);
   output.record({ kind: 'images', ...recipe, fingerprint: model, seconds, files });
   return exitCodes.ok;
-}
-
-/** The folder of a model, fetched from the hub if it is none: with progress, since that may be gigabytes. */
-async function fetchedFolder(output: Output, source: string): Promise<string> {
-  let progress: Progress | undefined;
-  const onProgress = (done: number, total: number) => {
-    progress ??= new Progress(output, { label: `fetching ${source} (MB)`, total: total / 1e6 });
-    progress.update(done / 1e6);
-  };
-  return interruptible((signal) => modelFolder(source, { onProgress, signal })).finally(() => progress?.stop());
 }
 
 /** The settings of a picture that is to be repeated, under what the flags say. */

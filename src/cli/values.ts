@@ -56,11 +56,17 @@ export const wholeNumber =
 export function parseClasses(text: string, names: readonly string[], count: number): number[] {
   const numbers = Array.from({ length: count }, (_, i) => i);
   if (text === 'all') return numbers;
-  const plain = (name: string) => name.toLowerCase().replaceAll(/[^a-z0-9]/g, '');
+  const plain = (name: string) => name.toLowerCase().replaceAll(/[^\p{L}\p{N}]/gu, '');
+  const synonyms = (name: string) => [name, ...name.split(',')].map(plain); // as DiTPipeline names ImageNet's classes
   return text.split(',').map((part) => {
-    const number = /^\s*\d+\s*$/.test(part) ? Number(part) : names.findIndex((name) => plain(name) === plain(part));
+    const number = /^\s*\d+\s*$/.test(part)
+      ? Number(part)
+      : names.findIndex((name) => synonyms(name).includes(plain(part)));
     if (number >= 0 && number < count) return number;
-    const known = names.length > 0 ? ` or names (${names.join(', ')})` : '';
+    const near = names.filter((name) => plain(name).includes(plain(part)));
+    const listed = names.length <= 20 ? names : near.length > 0 ? near.slice(0, 20) : [...names.slice(0, 10), '...'];
+    const known =
+      names.length > 0 ? ` or names (${listed.join(names.some((name) => name.includes(',')) ? '; ' : ', ')})` : '';
     throw new UsageError(`--classes: expected all, numbers 0..${count - 1}${known}, got '${part.trim()}'`);
   });
 }

@@ -89,7 +89,7 @@ function hubProblem(cause: unknown): string {
   if (status === 401 || status === 403)
     return 'the hub does not let us in: accept its licence there if it has one, and set HF_TOKEN to your access token';
   if (status === 404) return 'the hub has no such model or revision, and there is no such folder';
-  return `the hub cannot be reached (${(cause as Error).message}), and the cache does not hold it`;
+  return `there is no such folder, the cache does not hold it, and the hub cannot be reached (${(cause as Error).message})`;
 }
 
 interface BlobRequest {

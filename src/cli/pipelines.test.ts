@@ -1,0 +1,122 @@
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ndarray } from '../array/index.js';
+import { ClipTokenizer, configText } from '../io/index.js';
+import { makeFolder, readImage, savePng, writeJson } from '../io/node/index.js';
+import { AutoencoderKL, CLIPTextModel, ControlNet, DiT, UNet2DCondition } from '../models/index.js';
+import { saveModel } from '../models/node/index.js';
+import { saveTextToImage } from '../pipelines/node/index.js';
+import { Generator } from '../random/index.js';
+import { ddim } from '../samplers/index.js';
+import { runCli } from './program.js';
+
+const rng = new Generator(0);
+const vae = new AutoencoderKL(
+  {
+    blockOutChannels: [8, 8],
+    downBlockTypes: ['DownEncoderBlock2D', 'DownEncoderBlock2D'],
+    upBlockTypes: ['UpDecoderBlock2D', 'UpDecoderBlock2D'],
+    normNumGroups: 4,
+  },
+  rng,
+);
+const unet = (inChannels: number) =>
+  new UNet2DCondition(
+    {
+      sampleSize: 8,
+      inChannels,
+      blockOutChannels: [8, 8],
+      downBlockTypes: ['CrossAttnDownBlock2D', 'DownBlock2D'],
+      upBlockTypes: ['UpBlock2D', 'CrossAttnUpBlock2D'],
+      layersPerBlock: 1,
+      crossAttentionDim: 8,
+      attentionHeadDim: 2,
+      normNumGroups: 4,
+    },
+    rng,
+  );
+const letters = [...'abcdefghijklmnopqrstuvwxyz'].flatMap((letter) => [letter, `${letter}</w>`]);
+const vocabulary = [...letters, '<|startoftext|>', '<|endoftext|>'];
+const tokenizer = new ClipTokenizer({
+  'vocab.json': JSON.stringify(Object.fromEntries(vocabulary.map((token, id) => [token, id]))),
+  'merges.txt': '#version: 0.2\n',
+  'tokenizer_config.json': JSON.stringify({ model_max_length: 12 }),
+});
+const textEncoder = new CLIPTextModel(
+  {
+    vocabSize: vocabulary.length,
+    hiddenSize: 8,
+    intermediateSize: 16,
+    numHiddenLayers: 2,
+    numAttentionHeads: 2,
+    maxPositionEmbeddings: 12,
+    eosTokenId: 53,
+  },
+  rng,
+);
+const sampler = ddim({ clipSample: false });
+
+let root: string;
+const at = (...names: string[]) => join(root, ...names);
+beforeAll(async () => {
+  root = await mkdtemp(join(tmpdir(), 'pipelines-'));
+  const small = unet(4);
+  await saveTextToImage(at('sd'), { model: small, vae, textEncoder, tokenizer, sampler });
+  await saveTextToImage(at('inpaint'), { model: unet(9), vae, textEncoder, tokenizer, sampler });
+  for (const name of ['edges', 'depth'])
+    await saveModel(at(name), ControlNet.fromUNet(small, { conditioningEmbeddingOutChannels: [4, 4] }, rng));
+  const dit = { sampleSize: 8, outChannels: 8, numAttentionHeads: 1, attentionHeadDim: 8, numLayers: 1 };
+  await saveModel(at('dit', 'transformer'), new DiT({ ...dit, numEmbedsAdaNorm: 3 }, rng));
+  await saveModel(at('dit', 'vae'), vae);
+  await makeFolder(at('dit', 'scheduler'));
+  await writeFile(at('dit', 'scheduler', 'scheduler_config.json'), configText(sampler.toConfig()));
+  await writeJson(at('dit', 'model_index.json'), {
+    _class_name: 'DiTPipeline',
+    transformer: ['diffusers', 'DiTTransformer2DModel'],
+    vae: ['diffusers', 'AutoencoderKL'],
+    scheduler: ['diffusers', 'DDIMScheduler'],
+    id2label: { 0: 'tench, Tinca tinca', 1: 'golden retriever', 2: 'white shark, man-eater' },
+  });
+  const picture = {
+    width: 16,
+    height: 16,
+    channels: 3 as const,
+    data: new Uint8Array(768).map((_, i) => (i * 7) % 256),
+  };
+  await savePng(at('picture.png'), picture);
+  const mask = { width: 16, height: 16, channels: 1 as const, data: new Uint8Array(256).fill(255, 0, 128) };
+  await savePng(at('mask.png'), mask);
+});
+afterAll(() => rm(root, { recursive: true }));
+
+async function cli(...args: string[]): Promise<{ code: number; out: string; err: string }> {
+  const lines: { out: string[]; err: string[] } = { out: [], err: [] };
+  const out = (line: string) => lines.out.push(line);
+  const err = (line: string) => lines.err.push(line);
+  const code = await runCli(args, { out, err, interactive: false });
+  return { code, out: lines.out.join('\n'), err: lines.err.join('\n') };
+}
+
+describe('a folder of DiTPipeline', () => {
+  it('is sampled by the names of its classes, with what lies between noise and picture', async () => {
+    const files = ['--out', at('d.png'), '--trajectory', at('t.png'), '--animation', at('a.gif')];
+    const flags = ['--classes', 'Golden Retriever,man-eater', '--per-class', '2', '--steps', '2', '--threads', '1'];
+    expect(await cli('sample', at('dit'), ...flags, ...files)).toMatchObject({ code: 0, err: '' });
+    expect((await readImage(at('d.png'), { channels: 3 })).shape[2]).toBeGreaterThan(2 * 16);
+    const wrong = await cli('sample', at('dit'), '--classes', 'whale');
+    expect(wrong.err).toContain("names (tench, Tinca tinca; golden retriever; white shark, man-eater), got 'whale'");
+  });
+
+  it('and one of Stable Diffusion name the command that is meant', async () => {
+    const generated = await cli('generate', 'a cat', '--model', at('dit'));
+    expect(generated).toMatchObject({ code: 2 });
+    expect(generated.err).toContain(`makes pictures of classes, not of texts: noisewright sample ${at('dit')}`);
+    const sampled = await cli('sample', at('sd'));
+    expect(sampled).toMatchObject({ code: 2 });
+    expect(sampled.err).toContain(`makes pictures of texts: noisewright generate --model ${at('sd')}`);
+    const measured = await cli('likelihood', at('dit'));
+    expect(measured.err).toContain("likelihood is for models of pixels, and this one is of an autoencoder's latents");
+  });
+});
