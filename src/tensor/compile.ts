@@ -16,6 +16,7 @@ import { type HostLoop, hostLoops } from './hostLoop.js';
 import { withBlockedLayout } from './ops/blockedLayout.js';
 import { input } from './ops/leaves.js';
 import { drawn, isDraw } from './ops/random.js';
+import { QuantizedWeight, quantized } from './quantize.js';
 import type { Tensor } from './tensor.js';
 import { arrayLeaf, flatten, mapTree, structureOf, type Tree, tensorLeaf } from './tree.js';
 import { collectUpdates, Variable } from './variable.js';
@@ -36,6 +37,11 @@ export interface CompileOptions {
    * When a variable has changed since, the session is made anew.
    */
   readonly freeze?: boolean;
+  /**
+   * 'int8' rounds large frozen weights to 8 bits, and what they are multiplied by: a quarter of the memory, less time,
+   * and an error of about a hundredth. On the CPU only. Default 'float32'.
+   */
+  readonly weights?: 'float32' | 'int8';
 }
 
 export interface Compiled<A extends readonly unknown[], R> {
@@ -48,7 +54,8 @@ export interface Compiled<A extends readonly unknown[], R> {
  * Makes a function of tensors callable with arrays. It is traced once per combination of input shapes and dtypes;
  * variables it reads are its state, and those it assigns are updated in place after each call. Calls take turns.
  * @throws (the promise) TypeError for arguments or results that are no arrays; Error when the device is not there,
- * after `release`, and when a tensor of another function is used.
+ * after `release`, and when a tensor of another function is used; RangeError for weights in 8 bits elsewhere than in
+ * inference on the CPU.
  */
 export function compile<A extends readonly Tree<Tensor>[], R extends Tree<Tensor>>(
   fn: (...args: A) => R,
@@ -134,7 +141,11 @@ class Program {
     args: readonly Tree<NdArray>[],
     options: CompileOptions,
   ): Promise<Program> {
-    const { device = 'cpu', threads, spinning, freeze = false } = options;
+    const { device = 'cpu', threads, spinning, freeze = false, weights: precision = 'float32' } = options;
+    if (precision === 'int8' && (device !== 'cpu' || !freeze))
+      throw new RangeError(
+        `compile: weights in 8 bits are for inference on the CPU (freeze: true), not ${freeze ? `on ${device}` : 'for weights that change'}`,
+      );
     const symbols = args.map((arg) => mapTree<NdArray, Tensor>(arg, arrayLeaf, (x) => input(x.shape, x.dtype)));
     const { result, updates } = collectUpdates(() => fn(...symbols));
     const results = flatten(result, tensorLeaf, 'the result');
@@ -142,11 +153,12 @@ class Program {
     const { loops, rest } = device === 'webgpu' ? { loops: [], rest: updates } : hostLoops(updates);
     const fetched = [...new Set([...results, ...loops.flatMap((loop) => [...loop.arrays, ...loop.scalars])])];
     const wanted = [...fetched, ...rest.values()];
-    const outputs = await forDevice(wanted, device, freeze);
+    const outputs = await forDevice(precision === 'int8' ? quantized(wanted) : wanted, device, freeze);
 
     const leaves = reachable(outputs).filter((x) => x.inputs.length === 0);
     const variables = leaves.filter((x): x is Variable => x instanceof Variable);
-    const frozen = variables.filter((v) => freeze && !updates.has(v));
+    const frozen = variables.filter((v) => freeze && !updates.has(v) && !(v instanceof QuantizedWeight));
+    const rounded = variables.filter((v) => v instanceof QuantizedWeight);
     const weights = new Map<Tensor, NdArray>();
     for (const v of frozen) weights.set(v, await v.state.read());
     const live = new Map(variables.filter((v) => !weights.has(v)).map((v, i) => [v, `v${i}`]));
@@ -177,7 +189,10 @@ class Program {
       args: [...inputs.values()].map((name) => (read.has(name) ? name : undefined)),
       live,
       draws,
-      frozen: new Map(frozen.map((v) => [v, v.version])),
+      frozen: new Map([
+        ...frozen.map((v) => [v, v.version] as const),
+        ...rounded.map((v) => [v.source, v.sourceVersion] as const),
+      ]),
       result,
       loops,
       updates: new Map([...rest.keys()].map((v, i) => [v, nextNames[i]])),
