@@ -241,10 +241,10 @@ class Program {
   }
 }
 
-/** In the primitives that suit the device. Frozen weights are re-laid out by the engine itself. */
+/** In the primitives that suit the device. Most frozen weights are re-laid out by the engine itself. */
 async function forDevice(outputs: readonly Tensor[], device: Device, freeze: boolean): Promise<readonly Tensor[]> {
   if (device === 'webgpu') return forWebGpu(outputs);
-  if (device === 'cpu' && freeze) return forFrozenCpu(outputs);
-  const block = device === 'cpu' && (await convBlock());
+  const block = device === 'cpu' ? await convBlock() : undefined;
+  if (device === 'cpu' && freeze) return forFrozenCpu(outputs, block);
   return block ? withBlockedLayout(outputs, block) : outputs;
 }

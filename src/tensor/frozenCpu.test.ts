@@ -2,7 +2,15 @@ import { describe, expect, it } from 'vitest';
 import { Generator } from '../random/index.js';
 import { forFrozenCpu } from './frozenCpu.js';
 import { reachable } from './graph.js';
-import { compile, conv2d, gradients, scaledDotProductAttention, type Tensor, variable } from './index.js';
+import {
+  compile,
+  conv2d,
+  gradients,
+  resizeNearest,
+  scaledDotProductAttention,
+  type Tensor,
+  variable,
+} from './index.js';
 
 const rng = new Generator(0);
 const farthest = (a: Float32Array, b: Float32Array): number =>
@@ -48,6 +56,43 @@ describe('a convolution of few pixels with many weights', () => {
 
   const ops = (f: (x: Tensor) => Tensor, shape: readonly number[]): string[] =>
     reachable(forFrozenCpu([f(variable(rng.randn(shape)))])).map(({ op }) => op.name);
+});
+
+describe('a convolution of doubled pixels', () => {
+  it.each([
+    ['with bias', [2, 128, 32, 24], 64, true],
+    ['without', [1, 144, 40, 32], 32, false],
+  ] as const)('is the same as four of the pixels themselves: %s', async (_, shape, channels, withBias) => {
+    const w = variable(rng.randn([channels, shape[1], 3, 3]));
+    const bias = withBias ? variable(rng.randn([channels])) : undefined;
+    const f = (x: Tensor) => conv2d(resizeNearest(x, [2 * shape[2], 2 * shape[3]]), w, bias, { padding: 1 });
+    const [plain, frozen] = [false, true].map((freeze) => compile(f, { freeze }));
+    const x = rng.randn(shape);
+    const [a, b] = [await plain(x), await frozen(x)];
+    expect(b.shape).toEqual(a.shape);
+    // Sums of up to 1296 products of deviation 1, whose size is 36.
+    expect(farthest(a.data as Float32Array, b.data as Float32Array)).toBeLessThan(36e-5);
+    const ops = reachable(forFrozenCpu([f(variable(x))], 16)).map(({ op }) => op.name);
+    expect(ops.filter((name) => name === 'blockedConv').length).toBe(4);
+    await plain.release();
+    await frozen.release();
+  });
+
+  it('stays one of few pixels or channels, of another kernel, and where there is no blocked layout', () => {
+    const names = (size: number, kernel: number, block?: number) => {
+      const [x, w] = [
+        [1, 16, size, size],
+        [16, 16, kernel, kernel],
+      ].map((shape) => variable(rng.randn(shape)));
+      const y = conv2d(resizeNearest(x, [2 * size, 2 * size]), w, undefined, { padding: (kernel - 1) / 2 });
+      return reachable(forFrozenCpu([y], block)).map(({ op }) => op.name);
+    };
+    expect(names(32, 3, 16)).toContain('blockedConv');
+    expect(names(31, 3, 16)).toContain('conv2d');
+    expect(names(32, 1, 16)).toContain('conv2d');
+    expect(names(32, 3, 16, 112)).toContain('conv2d');
+    expect(names(32, 3)).toContain('conv2d');
+  });
 });
 
 describe('attention over many tokens, with frozen weights', () => {

@@ -7,10 +7,14 @@ import { concat, pad, stack } from './ops/shape.js';
 import { type Rule, rewrite } from './rewrite.js';
 import { range } from './shape.js';
 import type { Tensor } from './tensor.js';
+import { upsampledConvolution } from './upsampledConv.js';
 import { Variable } from './variable.js';
 
-/** The outputs in what onnxruntime computes best on the CPU from frozen weights. */
-export function forFrozenCpu(outputs: readonly Tensor[]): Tensor[] {
+/**
+ * The outputs in what onnxruntime computes best on the CPU from frozen weights.
+ * @param block channels of a block in its blocked layout, where it has one.
+ */
+export function forFrozenCpu(outputs: readonly Tensor[], block?: number): Tensor[] {
   // A gradient reads the weights of an attention, too.
   const differentiated = new Set(
     reachable(outputs)
@@ -18,7 +22,10 @@ export function forFrozenCpu(outputs: readonly Tensor[]): Tensor[] {
       .map(({ inputs }) => inputs[0]),
   );
   const attend: Rule = (inputs, _, original) => (differentiated.has(original) ? undefined : attention(inputs));
-  return rewrite(outputs, { attend, conv2d: (inputs, attrs) => product(inputs, attrs as ConvAttrs) });
+  const upsampled = block ? upsampledConvolution(block) : () => undefined;
+  const conv2d: Rule = (inputs, attrs, original) =>
+    product(inputs, attrs as ConvAttrs) ?? upsampled(inputs, attrs, original);
+  return rewrite(outputs, { attend, conv2d });
 }
 
 type AttentionAttrs = { heads: number; scale: number };
