@@ -79,11 +79,12 @@ describe('a convolution of doubled pixels', () => {
   });
 
   it('stays one of few pixels or channels, of another kernel, and where there is no blocked layout', () => {
-    const names = (size: number, kernel: number, block?: number) => {
-      const [x, w] = [
-        [1, 16, size, size],
-        [16, 16, kernel, kernel],
-      ].map((shape) => variable(rng.randn(shape)));
+    const names = (size: number, kernel: number, block?: number, channels = 128) => {
+      const shapes = [
+        [1, channels, size, size],
+        [16, channels, kernel, kernel],
+      ];
+      const [x, w] = shapes.map((shape) => variable(rng.randn(shape)));
       const y = conv2d(resizeNearest(x, [2 * size, 2 * size]), w, undefined, { padding: (kernel - 1) / 2 });
       return reachable(forFrozenCpu([y], block)).map(({ op }) => op.name);
     };
