@@ -154,6 +154,10 @@ export class Sd3Prompts implements PromptEncoder {
     readonly t5?: T5Tower,
   ) {}
 
+  get textEncoders() {
+    return byPart(this.towers);
+  }
+
   async encode(prompts: readonly string[], options: PromptOptions) {
     const skip = 1 + (options.clipSkip ?? 0);
     const build = (inputs: readonly TowerInputs[]) => {

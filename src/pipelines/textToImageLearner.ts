@@ -17,6 +17,7 @@ import {
   type Learner,
   type NoisyBatch,
   type Objective,
+  type RectifiedFlowOptions,
   rectifiedFlow,
   variancePreserving,
 } from '../training/index.js';
@@ -55,7 +56,8 @@ export const variablesOf = (parts: TrainedParts): Map<string, Variable> =>
  * The loop of latent diffusion (Rombach et al. 2022), as diffusers' train_text_to_image scripts have it: latents drawn
  * from the autoencoder's moments and scaled, noised at a random timestep, and a model that says what the objective asks,
  * told the prompt or, now and then, the empty one. Batches are `moments` [N, 2 C, h, w], `hint` [N, 3, H, W] in [0, 1]
- * for a ControlNet, and the conditions [N, ...] by their names.
+ * for a ControlNet, `timeIds` [N, 6] for SDXL, which prompts left out do not change, and the conditions [N, ...] by their
+ * names.
  */
 export function textToImageLearner(system: TextToImageLearning, rng: Generator): Learner {
   const { model, vae, trained, objective, empty, promptDropout } = system;
@@ -63,15 +65,17 @@ export function textToImageLearner(system: TextToImageLearning, rng: Generator):
   return {
     parameters: new Map([...variablesOf(trained)].filter(([, v]) => v.trainable)),
     prepare(batch) {
-      const { moments, hint } = batch;
+      const { moments, hint, timeIds } = batch;
       const latents = vae.scaleLatents(new DiagonalGaussian(moments).sample(rng));
       const noisy = Object.entries(objective.noisy(latents, rng)).filter((entry) => entry[1] !== undefined);
       const drop = rand([moments.shape[0]], rng).less(promptDropout);
       const told = names.map((name) => [name, dropped(batch[name], constant(empty[name]), drop)]);
-      return Object.fromEntries([...noisy, ...told, ...(hint ? [['hint', hint]] : [])]) as BatchOf<Tensor>;
+      const shown = Object.entries({ hint, timeIds }).filter(([, tensor]) => tensor !== undefined);
+      return Object.fromEntries([...noisy, ...told, ...shown]) as BatchOf<Tensor>;
     },
     loss(part) {
-      const conditions = conditionsOf(trained, Object.fromEntries(names.map((name) => [name, part[name]])));
+      const told = Object.fromEntries(names.map((name) => [name, part[name]]));
+      const conditions = conditionsOf(trained, { ...told, ...(part.timeIds && { timeIds: part.timeIds }) });
       return objective.loss(prediction(model, trained, part, conditions), part as NoisyBatch);
     },
   };
@@ -102,10 +106,19 @@ function prediction(
   return model.forward(x, timestep, { ...conditions, ...residuals } as unknown as Tensors);
 }
 
-/** The objective that a model of this sampler was trained with: its noise schedule, or straight flows. */
-export function objectiveFor(sampler: Sampler, minSnrGamma?: number): Objective {
+/** What a sampler does not say of the loss. */
+export interface ObjectiveOptions extends Pick<RectifiedFlowOptions, 'density' | 'weighting' | 'preconditionOutputs'> {
+  /** Not for flows. */
+  readonly minSnrGamma?: number;
+}
+
+/** The objective that a model of this sampler was trained with: its noise schedule, or straight flows, shifted as it does. */
+export function objectiveFor(sampler: Sampler, { minSnrGamma, ...flow }: ObjectiveOptions = {}): Objective {
   const { predictionType, config } = sampler;
-  if (predictionType === 'flow') return rectifiedFlow();
+  if (predictionType === 'flow') {
+    const { shift, useDynamicShifting } = config as { readonly shift?: number; readonly useDynamicShifting?: boolean };
+    return rectifiedFlow({ ...flow, shift: useDynamicShifting ? 1 : shift });
+  }
   if (predictionType === 'score') throw new TypeError(`${sampler.className}: score models are not trained here`);
   return variancePreserving({ predictionType, schedule: config as Partial<NoiseScheduleConfig>, minSnrGamma });
 }

@@ -47,6 +47,8 @@ export const textToImageTraining = z.strictObject({
   vocabulary: z.number().int().min(514).default(4096),
   /** From scratch: train the text encoder jointly, or leave it as it is drawn. */
   textEncoder: z.enum(['joint', 'fixed']).default('joint'),
+  /** Flows: measure the error of the clean latents, not of the flow, as diffusers' SD3 script does unless it is told not to. */
+  preconditionOutputs: z.boolean().default(false),
   /** A folder of pictures with captions: see `openCaptionFolder`. */
   data: z.string(),
   /** Side of the pictures; default: the model's. */
@@ -74,6 +76,8 @@ export const textToImageTraining = z.strictObject({
     trainTimesteps: true,
     zeroTerminalSnr: true,
     minSnrGamma: true,
+    timestepDensity: true,
+    flowWeighting: true,
     optimizer: true,
     learningRate: true,
     lrSchedule: true,

@@ -12,6 +12,7 @@ import {
   type PredictionType,
   predictionTarget,
   RectifiedFlow,
+  shiftSigma,
   signalToNoise,
   type TimestepDensity,
   type TimestepDensityOptions,
@@ -92,20 +93,28 @@ export interface RectifiedFlowOptions extends TimestepDensityOptions {
   readonly density?: TimestepDensity;
   /** How much each noise level counts; default none. */
   readonly weighting?: FlowWeighting;
+  /** Moves the noise levels up, as the sampler does (SD3 has 3); default 1. */
+  readonly shift?: number;
+  /** Measure the error of the clean sample that the flow leads to, not of the flow itself: sigma^2 times as much. */
+  readonly preconditionOutputs?: boolean;
 }
 
 /** Flow matching along straight lines: x_t = (1 - sigma) x0 + sigma noise, and the model predicts noise - x0. */
 export function rectifiedFlow({
   density = 'logit_normal',
   weighting = 'none',
+  shift = 1,
+  preconditionOutputs = false,
   ...shape
 }: RectifiedFlowOptions = {}): Objective {
   const process = new RectifiedFlow();
+  const weighted = weighting !== 'none' || preconditionOutputs;
   // Times and their weights are drawn together on the host: [2, n].
   const drawTimes = (n: number, rng: Generator) => {
-    const sigmas = drawNoiseLevels(density, n, rng, shape).map((u) => 1 - u);
+    const sigmas = drawNoiseLevels(density, n, rng, shape).map((u) => shiftSigma(1 - u, shift));
     const times = sigmas.map((sigma) => sigma * process.numTrainTimesteps);
-    return ndarray([...times, ...flowWeights(weighting, sigmas)], [2, n]);
+    const weights = flowWeights(weighting, sigmas).map((w, i) => (preconditionOutputs ? w * sigmas[i] ** 2 : w));
+    return ndarray([...times, ...weights], [2, n]);
   };
   return {
     predictionType: 'flow',
@@ -117,7 +126,7 @@ export function rectifiedFlow({
       ).map((row) => row.reshape([n]));
       const levels = process.levels(timestep);
       const target = predictionTarget('flow', x0, noise, levels);
-      return { x: addNoise(x0, noise, levels), timestep, target, weight: weighting === 'none' ? undefined : weight };
+      return { x: addNoise(x0, noise, levels), timestep, target, weight: weighted ? weight : undefined };
     },
     loss: meanSquares,
   };

@@ -19,7 +19,10 @@ export interface CacheOptions {
 const pictureNote = z.object({ kept: z.array(z.number()), skipped: z.array(z.string()) });
 
 export interface CachedPictures {
-  /** `moments` [2 C, h, w] and, for a ControlNet, `hint` uint8 [3, size, size], a row for each kept picture. */
+  /**
+   * A row for each kept picture: `moments` [2 C, h, w], for a ControlNet `hint` uint8 [3, size, size], and for SDXL `timeIds`
+   * [6], the height and width that the picture had, the top and left of what is kept of it, and the size twice.
+   */
   readonly rows: RowFolder;
   readonly pictures: readonly CaptionedPicture[];
   readonly skipped: readonly string[];
@@ -31,6 +34,7 @@ export interface PictureCacheOptions extends CacheOptions {
   readonly vaeKey: string;
   readonly size: number;
   readonly hint?: 'conditioning' | 'edges';
+  readonly timeIds?: boolean;
   readonly skipCorrupt: boolean;
 }
 
@@ -45,7 +49,7 @@ export async function cachedPictures(
   pictures: readonly CaptionedPicture[],
   options: PictureCacheOptions,
 ): Promise<CachedPictures> {
-  const { vaeKey, size, hint = 'none', skipCorrupt } = options;
+  const { vaeKey, size, hint = 'none', timeIds = false, skipCorrupt } = options;
   const bare = hint === 'conditioning' && pictures.find((picture) => picture.hint === undefined);
   if (bare)
     throw new Error(
@@ -54,12 +58,12 @@ export async function cachedPictures(
   const files = await Promise.all(
     pictures.map(async ({ path, hint }) => [await fileKey(path), hint && (await fileKey(hint))]),
   );
-  const place = await placeOf(folder, 'latents', [vaeKey, size, hint, files]);
+  const place = await placeOf(folder, 'latents', [vaeKey, size, hint, files, ...(timeIds ? ['timeIds'] : [])]);
   if (!(await pathExists(place))) {
     const kept: number[] = [];
-    const skipped = await unreadable(pictures, options);
-    for (let i = 0; i < pictures.length; i++) if (skipped[i] === undefined) kept.push(i);
-    const reasons = skipped.filter((reason) => reason !== undefined);
+    const looks = await inspected(pictures, options);
+    for (const [i, { reason }] of looks.entries()) if (reason === undefined) kept.push(i);
+    const reasons = looks.flatMap(({ reason }) => reason ?? []);
     if (reasons.length > 0 && (!skipCorrupt || kept.length === 0))
       throw new Error(
         `${reasons.length} of ${pictures.length} pictures cannot be read (--skip-corrupt, or skipCorrupt, leaves them out):${reasons
@@ -67,7 +71,7 @@ export async function cachedPictures(
           .map((reason) => `\n  ${reason}`)
           .join('')}`,
       );
-    const good = kept.map((i) => pictures[i]);
+    const good = kept.map((i) => ({ ...pictures[i], ...looks[i] }));
     await writeRows(place, good.length, { kept, skipped: reasons }, pictureBlocks(good, options));
   }
   const rows = await RowFolder.open(place);
@@ -75,29 +79,41 @@ export async function cachedPictures(
   return { rows, pictures: kept.map((i) => pictures[i]), skipped };
 }
 
-async function unreadable(
-  pictures: readonly CaptionedPicture[],
-  { signal }: CacheOptions,
-): Promise<(string | undefined)[]> {
-  const reasons: (string | undefined)[] = [];
+/** A picture before it is scaled, or why there is none. */
+interface Look {
+  readonly height: number;
+  readonly width: number;
+  readonly reason?: string;
+}
+
+async function inspected(pictures: readonly CaptionedPicture[], { signal }: CacheOptions): Promise<Look[]> {
+  const looks: Look[] = [];
   let next = 0;
+  const look = async ({ path, hint }: CaptionedPicture): Promise<Look> => {
+    const { height, width } = await readRaster(path);
+    if (hint !== undefined) await readRaster(hint);
+    return { height, width };
+  };
   const work = async (): Promise<void> => {
     for (let i = next++; i < pictures.length; i = next++) {
       signal?.throwIfAborted();
-      const { path, hint } = pictures[i];
-      for (const file of [path, ...(hint === undefined ? [] : [hint])])
-        await readRaster(file).catch((error: Error) => {
-          reasons[i] = error.message;
-        });
+      looks[i] = await look(pictures[i]).catch((error: Error) => ({ height: 0, width: 0, reason: error.message }));
     }
   };
   await Promise.all(Array.from({ length: readers }, work));
-  return reasons;
+  return looks;
+}
+
+/** What SDXL is told of a picture that was scaled to its shorter side and cropped to the middle (Podell et al. 2023). */
+function timeIdsOf({ height, width }: Look, size: number): NdArray<'float32'> {
+  const scale = size / Math.min(height, width);
+  const cut = (side: number) => Math.max(0, Math.round((Math.floor(side * scale) - size) / 2));
+  return ndarray([height, width, cut(height), cut(width), size, size], [6]);
 }
 
 async function* pictureBlocks(
-  pictures: readonly CaptionedPicture[],
-  { vae, size, hint, compile: where, signal, onProgress }: PictureCacheOptions,
+  pictures: readonly (CaptionedPicture & Look)[],
+  { vae, size, hint, timeIds, compile: where, signal, onProgress }: PictureCacheOptions,
 ): AsyncGenerator<Record<string, NdArray>, void, undefined> {
   const encode = compile((x: Tensor) => ({ moments: vae.encode(x).moments }), { freeze: true, ...where });
   try {
@@ -107,7 +123,8 @@ async function* pictureBlocks(
       const rasters = await Promise.all(block.map(({ path }) => readRaster(path, { size })));
       const { moments } = await encode(stacked(rasters.map(fromRaster)));
       const hints = hint && (await Promise.all(block.map((picture, i) => hintOf(picture, rasters[i], hint))));
-      yield { moments, ...(hints && { hint: stacked(hints.map(planes)) }) };
+      const ids = timeIds && block.map((picture) => timeIdsOf(picture, size));
+      yield { moments, ...(hints && { hint: stacked(hints.map(planes)) }), ...(ids && { timeIds: stacked(ids) }) };
       onProgress?.(begin + block.length, pictures.length);
     }
   } finally {

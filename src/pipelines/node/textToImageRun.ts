@@ -41,7 +41,8 @@ export class TextToImageRun {
     empty: Readonly<Record<string, NdArray>>,
   ) {
     const { trained, sampler } = system;
-    const objective = objectiveFor(sampler, config.minSnrGamma);
+    const { minSnrGamma, timestepDensity: density, flowWeighting: weighting, preconditionOutputs } = config;
+    const objective = objectiveFor(sampler, { minSnrGamma, density, weighting, preconditionOutputs });
     const { promptDropout } = config;
     this.session = new LearningSession(
       (rng) => textToImageLearner({ ...system, objective, empty, promptDropout }, rng),
@@ -138,6 +139,7 @@ export class TextToImageRun {
       vaeKey: system.vaeKey,
       size: system.size,
       hint: config.controlnet ? config.hint : undefined,
+      timeIds: system.timed,
       skipCorrupt,
       compile,
       signal,
@@ -191,9 +193,10 @@ async function* cachedBatches(
   { name, ...options }: Parameters<typeof indexBatches>[2] & { readonly name: string },
 ): AsyncGenerator<LearningBatch, void, undefined> {
   for (const { indices, next } of indexBatches(name, textOf.length, options)) {
-    const { moments, hint } = await pictures.rows(indices);
+    const { moments, hint, timeIds } = await pictures.rows(indices);
     const told = await texts.rows(Array.from(indices, (i) => textOf[i]));
-    yield { arrays: { moments, ...told, ...(hint && { hint: toUnit(hint) }) }, next };
+    const shown = { ...(hint && { hint: toUnit(hint) }), ...(timeIds && { timeIds }) };
+    yield { arrays: { moments, ...told, ...shown }, next };
   }
 }
 

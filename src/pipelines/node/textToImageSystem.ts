@@ -34,6 +34,8 @@ export interface TextToImageSystem {
   readonly textKey: string;
   /** Side of the pictures. */
   readonly size: number;
+  /** The model is told what size pictures had and how they were cropped (SDXL). */
+  readonly timed: boolean;
   /** What texts tell the model, or its text encoder where that is trained. */
   encode(texts: readonly string[], compile?: CompileOptions): Promise<Readonly<Record<string, NdArray>>>;
   /** Writes the parts that are not trained, where a whole system is written. */
@@ -65,9 +67,18 @@ async function fromFolder(config: TextToImageTraining, folder: string): Promise<
     sampler,
     trained,
     size,
+    timed: model instanceof UNet2DCondition && model.config.additionEmbedType === 'text_time',
     vaeKey: await fingerprint(join(folder, 'vae')),
     textKey: `${config.fingerprint} ${size}`,
-    encode: (texts, compile) => prompts.encode(texts, { promptSyntax: 'plain', size: [size, size], compile }),
+    async encode(texts, compile) {
+      // Sizes belong to pictures, not to texts.
+      const { timeIds: _, ...told } = await prompts.encode(texts, {
+        promptSyntax: 'plain',
+        size: [size, size],
+        compile,
+      });
+      return told;
+    },
     async writeFixed(out) {
       if (!whole) return;
       for (const name of Object.keys(await readJson(join(folder, 'model_index.json'), modelIndex)))
@@ -113,6 +124,7 @@ async function fromScratch(config: TextToImageTraining, captions: readonly strin
     sampler,
     trained,
     size,
+    timed: false,
     vaeKey: await fingerprint(vaeFolder),
     textKey: `${JSON.stringify([tokenizer.files, text.config, seed, joint])}`,
     encode: async (texts, compile) =>
