@@ -2,9 +2,8 @@ import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { ndarray } from '../array/index.js';
 import { ClipTokenizer, configText } from '../io/index.js';
-import { makeFolder, readImage, savePng, writeJson } from '../io/node/index.js';
+import { makeFolder, readBytes, readImage, savePng, writeJson } from '../io/node/index.js';
 import { AutoencoderKL, CLIPTextModel, ControlNet, DiT, UNet2DCondition } from '../models/index.js';
 import { saveModel } from '../models/node/index.js';
 import { saveTextToImage } from '../pipelines/node/index.js';
@@ -118,5 +117,64 @@ describe('a folder of DiTPipeline', () => {
     expect(sampled.err).toContain(`makes pictures of texts: noisewright generate --model ${at('sd')}`);
     const measured = await cli('likelihood', at('dit'));
     expect(measured.err).toContain("likelihood is for models of pixels, and this one is of an autoencoder's latents");
+  });
+});
+
+describe('noisewright generate', () => {
+  const base = (model: string) => ['a cat', '--model', at(model), '--steps', '3', '--threads', '1'];
+  const bytes = (name: string) => readBytes(at(name));
+
+  it('shows what is to come, and numbers several pictures', async () => {
+    const files = ['--out', at('many.png'), '--preview', at('now.png'), '--images', '3'];
+    expect(await cli('generate', ...base('sd'), ...files)).toMatchObject({ code: 0, err: '' });
+    const [, height, width] = (await readImage(at('now.png'), { channels: 3 })).shape;
+    expect(Math.min(height, width)).toBeGreaterThanOrEqual(32);
+    expect((await readdir(root)).filter((name) => /^many-\d\.png$/.test(name)).length).toBe(3);
+    expect(await bytes('many-1.png')).not.toEqual(await bytes('many-2.png'));
+  });
+
+  it.each([
+    ['image to image', 'sd', ['--image', 'PICTURE', '--strength', '0.6']],
+    ['painting with 4 channels', 'sd', ['--image', 'PICTURE', '--mask', 'MASK']],
+    ['painting with 9 channels', 'inpaint', ['--image', 'PICTURE', '--mask', 'MASK']],
+    [
+      'two ControlNets, one of them guessing, in parts of the steps',
+      'sd',
+      ['--control', 'EDGES=PICTURE:0.7,to=0.7', '--control', 'DEPTH=PICTURE,from=0.3,guess'],
+    ],
+  ])('%s: a picture repeats its recipe', async (_, model, flags) => {
+    const paths: Record<string, string> = { PICTURE: 'picture.png', MASK: 'mask.png', EDGES: 'edges', DEPTH: 'depth' };
+    const given = flags.map((flag) => flag.replace(/PICTURE|MASK|EDGES|DEPTH/g, (word) => at(paths[word])));
+    expect(await cli('generate', ...base(model), ...given, '--out', at('one.png'))).toMatchObject({ code: 0, err: '' });
+    const again = await cli('generate', '--from', at('one.png'), '--out', at('again.png'), '--threads', '1');
+    expect(again).toMatchObject({ code: 0, err: '' });
+    expect(await bytes('again.png')).toEqual(await bytes('one.png'));
+    expect(await cli('generate', ...base(model), '--out', at('plain.png'))).toMatchObject({
+      code: model === 'sd' ? 0 : 1,
+    });
+    if (model === 'sd') expect(await bytes('plain.png')).not.toEqual(await bytes('one.png'));
+  });
+
+  it('ends at Ctrl-C without a picture', async () => {
+    const running = cli('generate', 'a cat', '--model', at('sd'), '--steps', '900', '--out', at('never.png'));
+    const asking = setInterval(() => process.emit('SIGINT'), 400);
+    const { code, err } = await running.finally(() => clearInterval(asking));
+    expect({ code, err }).toEqual({ code: 130, err: 'noisewright: interrupted' });
+    expect((await readdir(root)).some((name) => name.includes('never'))).toBe(false);
+  });
+
+  it.each<[string, string[]]>([
+    ['size 12x13 (height x width): expected multiples of 2', ['--size', '13x12']],
+    ['--control: from and to are rising shares', ['--control', 'EDGES=PICTURE,from=0.8,to=0.2']],
+    ['the model has no ControlNet left', ['--control', 'PICTURE']],
+    ['mask: this model paints parts of pictures; give an image and a mask', ['--model', 'INPAINT']],
+    ['vae holds no ControlNetModel', ['--control', 'VAE=PICTURE']],
+    ['cannot write', ['--preview', 'EDGES/config.json/a.png']],
+  ])('refuses: %s', async (message, flags) => {
+    const paths: Record<string, string> = { PICTURE: 'picture.png', EDGES: 'edges', VAE: 'sd/vae', INPAINT: 'inpaint' };
+    const given = flags.map((flag) => flag.replace(/PICTURE|EDGES|VAE|INPAINT/g, (word) => at(paths[word])));
+    const { code, err } = await cli('generate', ...base('sd'), ...given, '--out', at('refused.png'));
+    expect(err).toContain(message);
+    expect(code).toBeGreaterThan(0);
   });
 });

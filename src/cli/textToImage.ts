@@ -1,12 +1,20 @@
-import { extname } from 'node:path';
+import { dirname, extname } from 'node:path';
 import { type Command, Option } from 'commander';
 import { z } from 'zod';
 import { type NdArray, ndarray } from '../array/index.js';
-import { readPngText, toRasters } from '../io/index.js';
-import { fileError, fingerprint, readBytes, readImage, readSafetensors, savePng } from '../io/node/index.js';
-import { type ControlNet, loraLayers } from '../models/index.js';
+import { imageGrid, readPngText, toRasters } from '../io/index.js';
+import {
+  fileError,
+  fingerprint,
+  makeFolder,
+  readBytes,
+  readImage,
+  readSafetensors,
+  savePng,
+} from '../io/node/index.js';
+import { ControlNet, loraLayers } from '../models/index.js';
 import { loadComponent } from '../models/node/index.js';
-import type { TextToImage } from '../pipelines/index.js';
+import type { Control, TextToImage } from '../pipelines/index.js';
 import { Pipeline, pipelineKind } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
@@ -36,6 +44,7 @@ const recipeSchema = z.object({
   control: z.array(z.string()).default([]),
   lora: z.array(z.string()).default([]),
   promptSyntax: z.enum(['weighted', 'plain']).default('weighted'),
+  tokenizer: z.string().optional(),
 });
 type Recipe = z.output<typeof recipeSchema>;
 const savedRecipe = z.object({
@@ -48,9 +57,9 @@ const savedRecipe = z.object({
 interface Options extends Partial<Omit<z.input<typeof recipeSchema>, 'prompt'>>, Readonly<Record<string, unknown>> {
   readonly out: string;
   readonly from?: string;
+  readonly preview?: string;
   readonly tile?: boolean;
   readonly safetyChecker: boolean;
-  readonly tokenizer?: string;
   readonly device: 'cpu' | 'webgpu' | 'cuda';
   readonly threads?: number;
 }
@@ -69,6 +78,7 @@ export function defineTextToImage(program: Command, cli: Cli): void {
         'generate --model ./sd15 "a cat in the snow" --image cat.png --strength 0.6 --out snow.png',
         'generate --model ./sd15 "a hat" --image cat.png --mask head.png --out hat.png',
         'generate --model ./sd15 "a castle" --control ./canny=edges.png:0.8 --lora ink.safetensors:0.7 --out castle.png',
+        'generate --model ./sd15 "a castle" --control ./canny=edges.png,to=0.5 --control ./depth=far.png,guess --preview now.png',
         'generate --from cat.png --seed 2 --out another.png',
       ],
     },
@@ -94,8 +104,17 @@ export function defineTextToImage(program: Command, cli: Cli): void {
           number('--strength'),
         )
         .option('--mask <file>', 'white where the picture is to be painted anew')
-        .option('--control <net=file[:scale]>', "a ControlNet's folder and what it is shown; may be repeated", gathered)
+        .option(
+          '--control <net=file[:scale]>',
+          "a ControlNet's folder and what it is shown (the file alone for one that is part of the model), and further ,from=0.2 ,to=0.8 (shares of the steps) or ,guess; may be repeated",
+          gathered,
+        )
         .option('--lora <file[:weight]>', 'a LoRA in .safetensors; may be repeated', gathered)
+        .option(
+          '--preview <file>',
+          'a .png file that shows after each step what is to come of it',
+          fileName('--preview', '.png'),
+        )
         .option('--from <file>', 'repeat a picture that generate made; other flags change what they name')
         .option('--out <file>', 'a .png file; several pictures are numbered', fileName('--out', '.png'), 'picture.png')
         .addOption(
@@ -121,13 +140,15 @@ async function run(output: Output, options: Options, [prompt]: readonly string[]
   const saved = from === undefined ? undefined : await readRecipe(from);
   const recipe = recipeOf({ ...saved?.recipe, ...(prompt !== undefined && { prompt }) }, options);
   const size = recipe.size === undefined ? undefined : parseSize(recipe.size);
+  for (const path of [out, options.preview]) if (path !== undefined) await makeFolder(dirname(path)); // not found out after minutes
   const guidance = parseGuidance(recipe.guidance);
   const folder = await fetchedFolder(output, recipe.model);
   const model = await fingerprint(folder);
   if (saved && saved.fingerprint !== model && options.model === undefined)
     output.line(`note: ${recipe.model} is not the model that made ${from}; the picture will differ`);
 
-  const { safetyChecker, tokenizer } = options;
+  const { safetyChecker } = options;
+  const { tokenizer } = recipe;
   if (!folder.endsWith('.safetensors') && (await pipelineKind(folder)) === 'class-conditional')
     throw new UsageError(
       `${recipe.model} makes pictures of classes, not of texts: noisewright sample ${shellWord(recipe.model)} --classes all`,
@@ -159,7 +180,12 @@ async function run(output: Output, options: Options, [prompt]: readonly string[]
         const count = verdicts.filter(({ unsafe }) => unsafe).length;
         if (count > 0) progress.log(`the safety checker blackened ${count} of ${verdicts.length} pictures`);
       },
-      onStep: ({ step, total }) => progress.update((step / total) * recipe.steps),
+      async onStep({ step, total, x0 }) {
+        progress.update((step / total) * recipe.steps);
+        if (options.preview === undefined || step === total) return;
+        const shown = await pipeline.latents.decode(x0 as NdArray<'float32'>, { device, threads });
+        await savePng(options.preview, imageGrid(shown, Math.ceil(Math.sqrt(shown.shape[0]))));
+      },
     }),
   ).finally(() => progress.stop());
   const seconds = (performance.now() - began) / 1000;
@@ -208,6 +234,22 @@ function withNumber(text: string): readonly [path: string, value: number] {
   return path === undefined ? [text, 1] : [path, Number(value)];
 }
 
+/** `canny=edges.png:0.8,from=0.2,to=0.8,guess`. @throws UsageError that names what is wrong. */
+export function parseControl(text: string): Omit<Control, 'net' | 'image'> & { folder?: string; picture: string } {
+  const words = /(?:,(?:from=[^,]*|to=[^,]*|guess))*$/.exec(text)![0];
+  const [, folder, rest] = /^(?:(.+?)=)?(.+)$/s.exec(text.slice(0, text.length - words.length)) ?? [];
+  if (rest === undefined) throw new UsageError(`--control: expected <folder>=<picture>[:scale], got '${text}'`);
+  const [picture, scale] = withNumber(rest);
+  const share = (name: string, normally: number): number => {
+    const [, given] = new RegExp(`,${name}=([^,]*)`).exec(words) ?? [];
+    return given === undefined ? normally : number(`--control ${name}`)(given);
+  };
+  const interval = [share('from', 0), share('to', 1)] as const;
+  if (!(interval[0] >= 0 && interval[0] < interval[1] && interval[1] <= 1))
+    throw new UsageError(`--control: from and to are rising shares of the steps, 0 to 1, got '${text}'`);
+  return { ...(folder !== undefined && { folder }), picture, scale, interval, guess: words.includes(',guess') };
+}
+
 async function addLoras(pipeline: TextToImage, list: readonly string[]): Promise<void> {
   for (const [path, weight] of list.map(withNumber)) {
     try {
@@ -239,13 +281,17 @@ async function readPictures(pipeline: TextToImage, recipe: Recipe, wanted: reado
   const image =
     whole && `${fitted}` !== `${[whole.shape[2], whole.shape[3]]}` ? await read(recipe.image!, size) : whole;
   const mask = recipe.mask === undefined ? undefined : toUnit(await read(recipe.mask, size, 1));
-  const controls = [];
+  const own = [...(pipeline.parts.controlNets ?? [])];
+  const controls: Control[] = [];
   for (const text of recipe.control) {
-    const [, folder, picture] = /^(.+?)=(.+)$/.exec(text) ?? [];
-    if (folder === undefined) throw new UsageError(`--control: expected <folder>=<picture>[:scale], got '${text}'`);
-    const [path, scale] = withNumber(picture);
-    const net = (await loadComponent(folder)) as unknown as ControlNet;
-    controls.push({ net, image: toUnit(await read(path, size)), scale });
+    const { folder, picture, ...how } = parseControl(text);
+    const net = folder === undefined ? own.shift() : await loadComponent(folder);
+    if (folder === undefined && !net)
+      throw new UsageError(
+        `--control: expected <folder>=<picture>, got '${text}', and the model has no ControlNet left`,
+      );
+    if (!(net instanceof ControlNet)) throw new Error(`--control: ${folder} holds no ${ControlNet.className}`);
+    controls.push({ net, image: toUnit(await read(picture, size)), ...how });
   }
   return { size, image, mask, controls };
 }

@@ -163,17 +163,25 @@ const lackOf = (condition: string): string =>
     ? 'this guidance needs an unconditional prediction, but the model has no null class or was trained without dropping conditions; give a negative condition, or use guidance without one (pag, autoguidance)'
     : `this guidance needs a condition '${condition}', which was not given`;
 
-/** The last sample of a run, calling `onStep` on the way. */
+/**
+ * The last sample of a run, calling `onStep` on the way and waiting for it.
+ * @throws Error when it holds numbers that are not finite.
+ */
 export async function lastSample(
   steps: AsyncIterable<SampleStep>,
-  onStep?: (step: SampleStep) => void,
+  onStep?: (step: SampleStep) => void | Promise<void>,
 ): Promise<NdArray<'float32'>> {
   let last: NdArray | undefined;
   for await (const step of steps) {
-    onStep?.(step);
+    await onStep?.(step);
     last = step.sample;
   }
-  return last as NdArray<'float32'>;
+  const sample = last as NdArray<'float32'>;
+  if (!sample.data.every(Number.isFinite))
+    throw new Error(
+      'sampling ended in numbers that are not finite: lower the guidance, take more steps, or check the weights',
+    );
+  return sample;
 }
 
 type StepInputs = {

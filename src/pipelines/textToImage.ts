@@ -92,7 +92,8 @@ export interface TextToImageOptions extends Omit<SamplingOptions, 'sampler' | 'p
 }
 
 export interface ImagesOptions {
-  readonly onStep?: (step: SampleStep) => void;
+  /** After each step, which waits for it; `latents.decode(step.x0)` shows what the picture is about to become. */
+  readonly onStep?: (step: SampleStep) => void | Promise<void>;
   /** false: pictures are not judged, even when the model comes with a safety checker. */
   readonly safetyChecker?: boolean;
   /** What the safety checker finds, one for each picture. */
@@ -162,6 +163,8 @@ export class TextToImage {
     const factor = latents.factor;
     const size = options.size ?? sizeOf(image ?? controls[0]?.image) ?? usualSize(parts.model, factor);
     checkRequest(options, prompts.length, size, factor);
+    if (!mask && parts.model.inChannels === 2 * latents.channels + 1)
+      throw new TypeError('mask: this model paints parts of pictures; give an image and a mask');
     checkControls(controls);
     const sampler = options.sampler ?? parts.sampler;
     const steps = typeof options.steps === 'object' ? options.steps : { steps: options.steps ?? 50 };
