@@ -7,6 +7,7 @@ import { benchMixers, mixerCharts } from './bench/mixers.js';
 import { torchMissing } from './bench/participant.js';
 import { type ScalingResult, scale, scalingCharts } from './bench/scaling.js';
 import { type Sd15Dtype, type Sd15JobName, sd15Folder, sd15JobNames } from './bench/sd15.js';
+import { sdCppProblem } from './bench/sdCpp.js';
 import { chartKind, saveCharts } from './chart.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
@@ -18,7 +19,10 @@ interface Options extends Readonly<Record<string, unknown>> {
   readonly batch?: number;
   readonly threads: number;
   readonly rounds: number;
-  readonly peer?: 'torch';
+  readonly peer?: 'torch' | 'sd.cpp';
+  readonly peerBinary?: string;
+  readonly peerModel?: string;
+  readonly quantize?: '8';
   readonly scaling?: boolean;
   readonly out?: string;
   readonly model?: string;
@@ -39,6 +43,8 @@ export function defineBench(program: Command, cli: Cli): void {
         'bench mixers --out mixers.svg',
         'bench dit-forward unet-forward --scaling --out scaling.png',
         'bench sd15-step sd15-vae-decode --model ./sd15-random --peer torch',
+        'bench sd15-step --quantize 8',
+        'bench sd15-step --peer sd.cpp --peer-binary ./sd --peer-model sd15.safetensors',
       ],
     },
     (command) => {
@@ -54,7 +60,11 @@ export function defineBench(program: Command, cli: Cli): void {
         .option('--batch <n>', 'pictures per step; default 32, of sd15 1', wholeNumber('--batch'))
         .option('--threads <n>', 'threads of one operation', wholeNumber('--threads'), availableParallelism())
         .option('--rounds <n>', 'rounds of at least a second each', wholeNumber('--rounds'), 5)
-        .addOption(new Option('--peer <name>', 'also measure this, round by round in turn').choices(['torch']))
+        .addOption(
+          new Option('--peer <name>', 'also measure this, round by round in turn').choices(['torch', 'sd.cpp']),
+        )
+        .option('--peer-binary <file>', 'of --peer sd.cpp: the program of stable-diffusion.cpp')
+        .option('--peer-model <path>', 'of --peer sd.cpp: what it opens, a file or a folder')
         .option('--scaling', 'instead: how time and memory grow with batch, image size, width and depth')
         .option('--out <file>', 'with --scaling or mixers: also draw it, as .png or .svg')
         .option('--model <folder>', 'of sd15: random weights of its size are written there, if it is not there yet')
@@ -63,6 +73,7 @@ export function defineBench(program: Command, cli: Cli): void {
             .choices(['float32', 'float16'])
             .default('float32'),
         )
+        .addOption(new Option('--quantize <bits>', "of sd15: round our side's large weights").choices(['8']))
         .addHelpText(
           'after',
           "\nDiT: 28x28, patch 2, width 192, 6 blocks, 3 heads. UNet: 28x28, 48-96-96 channels, 2 blocks a stage, attention\nat 7x7. Both with 10 classes, float32. guidance: what a sampling step of the DiT costs with guidance.\nmixers: time and memory of attention and what replaces it, from 64 to 4096 tokens.\nsd15: the shapes of Stable Diffusion 1.5 at 512x512, one step of the UNet, or the decoding of a latent. Every side runs in a process of its own; peak memory is that process's.",
@@ -74,11 +85,10 @@ export function defineBench(program: Command, cli: Cli): void {
 
 async function bench(
   output: Output,
-  { scaling, peer, rounds, out, batch, threads, model, dtype }: Options,
+  { scaling, peer: peerName, peerBinary, peerModel, rounds, out, batch, threads, model, dtype, quantize }: Options,
   jobs: readonly string[],
 ): Promise<ExitCode> {
-  const missing = peer && torchMissing();
-  if (missing) throw new UsageError(`--peer torch: ${missing}`);
+  const peer = await peerOf(peerName, peerBinary, peerModel, jobs);
   if (out) chartKind(out);
   if (jobs.includes('mixers')) {
     if (jobs.length > 1 || scaling || peer)
@@ -102,8 +112,12 @@ async function bench(
       await benchGuidance(output, options, rounds);
       continue;
     }
-    const spec: JobSpec = { name, ...options, ...(isSd15(name) && { model: await sd15Folder(dtype, model) }) };
-    const how: MeasureOptions = { rounds, torch: peer === 'torch', sgemm: !scaling };
+    const spec: JobSpec = {
+      name,
+      ...options,
+      ...(isSd15(name) && { model: await sd15Folder(dtype, model), ...(quantize && { weights: 'int8' }) }),
+    };
+    const how: MeasureOptions = { rounds, peer, sgemm: !scaling };
     if (scaling) measured.push(...(await scale(output, spec, how)));
     else await measureOne(output, spec, how);
   }
@@ -112,6 +126,26 @@ async function bench(
     output.line(`chart: ${shellWord(out)}`);
   }
   return exitCodes.ok;
+}
+
+/** @throws UsageError when it cannot be measured. */
+async function peerOf(
+  name: Options['peer'],
+  binary: string | undefined,
+  model: string | undefined,
+  jobs: readonly string[],
+): Promise<MeasureOptions['peer']> {
+  if (name !== 'sd.cpp') {
+    const missing = name && torchMissing();
+    if (missing) throw new UsageError(`--peer torch: ${missing}`);
+    return name;
+  }
+  if (!binary || !model) throw new UsageError('--peer sd.cpp: needs --peer-binary and --peer-model');
+  if (jobs.length === 0 || !jobs.every(isSd15))
+    throw new UsageError(`--peer sd.cpp: makes pictures by Stable Diffusion only: name ${sd15JobNames.join(' or ')}`);
+  const problem = await sdCppProblem({ binary, model });
+  if (problem) throw new UsageError(`--peer sd.cpp: ${problem}`);
+  return { binary, model };
 }
 
 async function measureOne(output: Output, spec: JobSpec, how: MeasureOptions): Promise<void> {
@@ -140,6 +174,10 @@ function report(output: Output, result: BenchResult): void {
   if (result.open_ms)
     output.line(
       `  opened, and the first step done, in ${figure(result.open_ms)} ms${result.open_ratio ? `, ratio ${figure(result.open_ratio)}` : ''}`,
+    );
+  if (result.tiled)
+    output.line(
+      `  in tiles of ${result.tiled.tile}: ${figure(result.tiled.time_ms)} ms, ${mebibytes(result.tiled.peak_rss_kb)}, ratio of memory ${figure(result.tiled_memory_ratio!)}`,
     );
   const best = result.sgemm_gflops_per_second;
   output.line(

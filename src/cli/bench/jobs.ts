@@ -28,6 +28,8 @@ export interface JobSpec {
   readonly tile?: number;
   /** Of Stable Diffusion's: its folder. */
   readonly model?: string;
+  /** Of Stable Diffusion's: round large weights to 8 bits. */
+  readonly weights?: 'int8';
   /** Of `dit-sample`, as `--guidance` of sample takes it. */
   readonly guidance?: string;
 }

@@ -1,5 +1,6 @@
 import { isSd15, type JobSpec, jobFlops, sgemmFlops } from './jobs.js';
-import { type Participant, startOurs, startTorch } from './participant.js';
+import { type Contestant, startOurs, startTorch } from './participant.js';
+import { SdCpp, type SdCppFiles } from './sdCpp.js';
 
 interface Side {
   readonly median_ms: number;
@@ -33,15 +34,22 @@ export interface BenchResult extends Side {
   readonly ratio?: number;
   readonly memory_ratio?: number;
   readonly open_ratio?: number;
+  /** Decoding in tiles of so many pixels, in a process of its own: its memory to that of the whole. */
+  readonly tiled?: { readonly tile: number; readonly time_ms: number; readonly peak_rss_kb: number };
+  readonly tiled_memory_ratio?: number;
 }
 
 export interface MeasureOptions {
   readonly rounds: number;
-  readonly torch: boolean;
+  /** Also measure PyTorch, or stable-diffusion.cpp. */
+  readonly peer?: 'torch' | SdCppFiles;
   /** Measure the machine's own rate, too. */
   readonly sgemm: boolean;
   onRound?(round: number): void;
 }
+
+/** Pixels of a side, of a picture of 512. */
+const TILE = 256;
 
 /** Milliseconds that a round should take at least. */
 export const roundMs = 1000;
@@ -50,17 +58,21 @@ export const roundMs = 1000;
  * Measures a job in processes of their own, which take turns: ours, the peer's, ours ... Warm-up rounds come first and
  * set how many steps a round has.
  */
-export async function measure(spec: JobSpec, { rounds, torch, sgemm, onRound }: MeasureOptions): Promise<BenchResult> {
-  const started: Participant[] = [];
-  const start = async (participant: Promise<Participant>) => {
+export async function measure(
+  spec: JobSpec,
+  { rounds, peer: kind, sgemm, onRound }: MeasureOptions,
+): Promise<BenchResult> {
+  const started: Contestant[] = [];
+  const start = async (participant: Contestant | Promise<Contestant>) => {
     started.push(await participant);
     return started[started.length - 1];
   };
   try {
     const ours = await start(startOurs(spec));
-    const peer = torch ? await start(startTorch(spec)) : undefined;
+    const peer =
+      kind && (await start(kind === 'torch' ? startTorch(spec) : new SdCpp(spec, kind, ours.ready.parameters)));
     const yardstick = sgemm ? await start(startOurs({ ...spec, name: 'sgemm' })) : undefined;
-    const steps = new Map<Participant, number>();
+    const steps = new Map<Contestant, number>();
     for (const participant of started) {
       const long = isSd15(spec.name) && participant !== yardstick; // seconds a step
       const warm = median(await participant.round(long ? 1 : 2, { warmup: true }));
@@ -70,13 +82,16 @@ export async function measure(spec: JobSpec, { rounds, torch, sgemm, onRound }: 
       for (const participant of started) await participant.round(steps.get(participant)!);
       onRound?.(round);
     }
-    return result(spec, await jobFlops(spec), ours, peer, yardstick);
+    for (const participant of started) participant.stop(); // tiles are for machines with little memory
+    const tiled = spec.name === 'sd15-vae-decode' ? await start(startOurs({ ...spec, tile: TILE })) : undefined;
+    await tiled?.round(1);
+    return result(spec, await jobFlops(spec), ours, peer, yardstick, tiled);
   } finally {
     for (const participant of started) participant.stop();
   }
 }
 
-const sideOf = ({ times, peakRssKb, ready }: Participant): Side => ({
+const sideOf = ({ times, peakRssKb, ready }: Contestant): Side => ({
   median_ms: median(times),
   times_ms: times,
   peak_rss_kb: peakRssKb,
@@ -87,9 +102,10 @@ const sideOf = ({ times, peakRssKb, ready }: Participant): Side => ({
 function result(
   spec: JobSpec,
   flops: number,
-  ours: Participant,
-  peer?: Participant,
-  yardstick?: Participant,
+  ours: Contestant,
+  peer?: Contestant,
+  yardstick?: Contestant,
+  tiled?: Contestant,
 ): BenchResult {
   const own = sideOf(ours);
   const rate = flops / own.median_ms / 1e6;
@@ -104,10 +120,14 @@ function result(
     gflops_per_second: rate,
     ...(best && { sgemm_gflops_per_second: best, sgemm_share: rate / best }),
     ...(theirs && {
-      peer: { name: `torch ${peer.ready.torch}`, ...theirs },
+      peer: { name: peer.ready.peer ?? `torch ${peer.ready.torch}`, ...theirs },
       ratio: own.median_ms / theirs.median_ms,
       memory_ratio: own.peak_rss_kb / theirs.peak_rss_kb,
       ...(own.open_ms && theirs.open_ms && { open_ratio: own.open_ms / theirs.open_ms }),
+    }),
+    ...(tiled && {
+      tiled: { tile: TILE, time_ms: median(tiled.times), peak_rss_kb: tiled.peakRssKb },
+      tiled_memory_ratio: tiled.peakRssKb / own.peak_rss_kb,
     }),
   };
 }

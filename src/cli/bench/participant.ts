@@ -12,7 +12,25 @@ interface Ready {
   readonly create_ms?: number;
   readonly open_ms?: number;
   readonly torch?: string;
+  /** Of a peer: what it is called. */
+  readonly peer?: string;
 }
+
+/** One side of a measurement. */
+export interface Contestant {
+  readonly ready: Ready;
+  /** Milliseconds of each step that counts. */
+  readonly times: readonly number[];
+  /** Processor time per step of each round, where it is known. */
+  readonly cpuTimes: readonly number[];
+  readonly peakRssKb: number;
+  round(steps: number, options?: { warmup?: boolean }): Promise<readonly number[]>;
+  stop(): void;
+}
+
+/** How a process ended. */
+export const killed = (code: number | null, signal: string | null): string =>
+  signal ? `was ended by ${signal}` : `ended with code ${code}`;
 
 interface Round {
   readonly times_ms: readonly number[];
@@ -22,7 +40,7 @@ interface Round {
 }
 
 /** A process that does rounds of steps when it is told to, and is idle in between. */
-export class Participant {
+export class Participant implements Contestant {
   readonly times: number[] = [];
   /** Processor time per step of each round. */
   readonly cpuTimes: number[] = [];

@@ -39,7 +39,7 @@ export async function scale(output: Output, spec: JobSpec, how: MeasureOptions):
       ...(result.ratio ? [figure(result.ratio), figure(result.memory_ratio!)] : []),
       '█'.repeat(Math.max(1, Math.round((20 * result.cpu_ms) / longest))).padEnd(20),
     ]);
-    const ratios = how.torch ? ['time ratio', 'memory ratio'] : [];
+    const ratios = how.peer ? ['time ratio', 'memory ratio'] : [];
     for (const line of table([[axis, 'median', 'processor', 'peak memory', 'rate', ...ratios, ''], ...rows]))
       output.line(line);
     output.line('');

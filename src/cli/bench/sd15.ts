@@ -100,7 +100,7 @@ const forward =
 /** One prediction of the UNet, or one decoding; a latent of 64x64 stands for 512x512 pixels. */
 export async function sd15Job(spec: JobSpec): Promise<Job> {
   const model = await openPart(spec);
-  const { threads, tile } = spec;
+  const { threads, tile, weights } = spec;
   const inputs = inputsOf(spec);
   const parameters = parametersOf(model, spec);
   if (model instanceof AutoencoderKL && tile) {
@@ -109,11 +109,11 @@ export async function sd15Job(spec: JobSpec): Promise<Job> {
     return {
       parameters,
       async step() {
-        await piecewise(latents, (x) => model.decode(x), { tiles }, { threads });
+        await piecewise(latents, (x) => model.decode(x), { tiles }, { threads, weights });
       },
     };
   }
-  const run = compile(forward(model), { freeze: true, threads });
+  const run = compile(forward(model), { freeze: true, threads, weights });
   return {
     parameters,
     async step() {
