@@ -7,6 +7,8 @@ import { classNameOf, EncoderUNet } from '../models/index.js';
 import { ClassConditionalPipeline, loadNoisyClassifier } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes } from './exitCodes.js';
+import { densityParts, likelihoodLine, likelihoodMetric } from './infoDensity.js';
+import { type Part, partsOf, schedulerOf } from './infoParts.js';
 import { duration, figure, type Output, sparkline, table } from './output.js';
 import { shippedCheckpoint } from './package.js';
 
@@ -27,24 +29,26 @@ export function defineInfo(program: Command, cli: Cli): void {
     cli,
     {
       name: 'info',
-      summary: 'show a run: its config, parameters and training history',
+      summary: 'show a run or a model: its config, parameters and training history',
       examples: [
         'info runs/a',
         'info runs/a --json',
+        'info ./sd15',
         'info                                  # the checkpoint that comes with noisewright',
       ],
     },
     (command) => {
-      command.argument('[run]', "folder of a run, or any class-conditional pipeline in diffusers' layout");
+      command.argument('[run]', "folder of a run or of a model in diffusers' layout, or a LoRA's .safetensors file");
     },
     info,
   );
 }
 
 async function info(output: Output, _: object, [run = shippedCheckpoint]: readonly string[]): Promise<ExitCode> {
+  const parts = (await densityParts(run)) ?? (await partsOf(run));
+  if (parts) return describeParts(output, run, parts);
   const { model, sampler, classNames } = await open(run);
-  const path = join(run, 'run.json');
-  const config = (await pathExists(path)) && (await readJson<object>(path));
+  const config = await settingsOf(run);
   const history = join(run, 'metrics.jsonl');
   const [metrics, accuracies] = [await readMetrics(history, metric), await readMetrics(history, accuracyMetric)];
   const parameters = model.parameterCount();
@@ -66,25 +70,14 @@ async function info(output: Output, _: object, [run = shippedCheckpoint]: readon
   });
 
   output.line(`${run}\n`);
-  const show = (value: unknown) => (typeof value === 'object' ? JSON.stringify(value) : String(value));
-  const list = (title: string, rows: readonly (readonly [string, unknown])[]) => {
-    const width = Math.max(...rows.map(([name]) => name.length));
-    output.line(`${title}`);
-    for (const [name, value] of rows) output.line(`  ${name.padEnd(width)}  ${show(value)}`);
-    output.line('');
-  };
-  list(className, [
+  list(output, className, [
     ['parameters', parameters.toLocaleString('en')],
     ['predicts', predicts],
     ['sampler', sampler.className],
     ['classes', classNames.join(', ') || ((classifies ? model.numClasses : model.nullClass) ?? 'none')],
-    ...Object.entries(model.config).filter(([, value]) => value !== undefined && value !== null),
+    ...given(model.config),
   ]);
-  if (config)
-    list(
-      'Training',
-      Object.entries(config).filter(([name]) => name !== 'modelConfig' && name !== 'model'),
-    );
+  if (config) list(output, 'Training', trained(config, ['modelConfig', 'model']));
   showHistory(output, metrics);
   const { step, accuracyByTimestep: shares } = accuracies.at(-1) ?? { step: 0, accuracyByTimestep: [] };
   if (shares.length > 0) {
@@ -92,6 +85,45 @@ async function info(output: Output, _: object, [run = shippedCheckpoint]: readon
     output.line(`right    ${sparkline(shares)}  ${listed}  (after step ${step}; by tenths of the timesteps)`);
   }
   return exitCodes.ok;
+}
+
+/** Systems of several networks: text-to-image, and what is trained for it. */
+async function describeParts(output: Output, run: string, parts: readonly Part[]): Promise<ExitCode> {
+  const [config, sampler] = [await settingsOf(run), await schedulerOf(run)];
+  const history = join(run, 'metrics.jsonl');
+  const [metrics, likelihoods] = [await readMetrics(history, metric), await readMetrics(history, likelihoodMetric)];
+  const parameters = parts.reduce((sum, part) => sum + part.parameters, 0);
+  const shared = { kind: 'info', run, parts, parameters, sampler: sampler ?? null, config: config ?? null, metrics };
+  output.record({ ...shared, ...(likelihoods.length > 0 && { likelihoods }) });
+  output.line(`${run}\n`);
+  for (const { name, className, parameters, config } of parts)
+    list(output, name === run ? className : `${name}: ${className}`, [
+      ['parameters', parameters.toLocaleString('en')],
+      ...given(config),
+    ]);
+  if (sampler) list(output, `scheduler: ${sampler._class_name}`, [['predicts', sampler.prediction_type ?? 'flow']]);
+  if (config) list(output, 'Training', trained(config, ['modelConfig', 'textConfig']));
+  if (config || metrics.length > 0) showHistory(output, metrics);
+  const last = likelihoods.at(-1);
+  if (last) output.line(likelihoodLine(last));
+  return exitCodes.ok;
+}
+
+async function settingsOf(run: string): Promise<object | undefined> {
+  const path = join(run, 'run.json');
+  return (await pathExists(path)) ? readJson<object>(path) : undefined;
+}
+
+const given = (config: object) => Object.entries(config).filter(([, value]) => value !== undefined && value !== null);
+const trained = (config: object, besides: readonly string[]) =>
+  Object.entries(config).filter(([name]) => !besides.includes(name));
+
+function list(output: Output, title: string, rows: readonly (readonly [string, unknown])[]): void {
+  const width = Math.max(...rows.map(([name]) => name.length));
+  output.line(title);
+  for (const [name, value] of rows)
+    output.line(`  ${name.padEnd(width)}  ${typeof value === 'object' ? JSON.stringify(value) : value}`);
+  output.line('');
 }
 
 /** A denoiser's folder, or that of a classifier of noisy pictures. */

@@ -149,6 +149,34 @@ describe('train-text-to-image', () => {
   });
 });
 
+describe('info', () => {
+  it.each<[string, string[]]>([
+    [
+      'base',
+      ['unet: UNet2DConditionModel', 'vae: AutoencoderKL', 'text_encoder: CLIPTextModel', 'scheduler: DDIMScheduler'],
+    ],
+    ['vae', ['vae: AutoencoderKL', 'latentChannels', 'klWeight']],
+    ['lora', ['LoRA', 'layers      {"unet":', 'rank        [2]', 'loraRank']],
+    ['edges', ['controlnet: ControlNetModel', 'conditioningEmbeddingOutChannels', 'hint']],
+  ])('%s', async (run, parts) => {
+    const { code, out } = await cli('info', at(run));
+    expect(code).toBe(0);
+    for (const part of [...parts, 'Training', 'learning rate']) expect(out).toContain(part);
+    const [record] = (await cli('info', at(run), '--json')).out.split('\n').map((line) => JSON.parse(line));
+    expect(record).toMatchObject({ kind: 'info', run: at(run), config: { batch: 4 } });
+    expect(record.metrics.length).toBeGreaterThan(0);
+    expect(record.parts.every(({ parameters }: { parameters: number }) => parameters > 0)).toBe(true);
+  });
+
+  it('shows parts and files by themselves', async () => {
+    const lora = await cli('info', at('lora', 'pytorch_lora_weights.safetensors'));
+    expect(lora.out).toMatch(/^.*\n\nLoRA\n {2}parameters/);
+    const net = await cli('info', at('edges', 'controlnet'));
+    expect(net.out).toMatch(/^.*\n\nControlNetModel\n/);
+    expect(net.out).not.toContain('no training history');
+  });
+});
+
 describe('what cannot be trained', () => {
   it.each<[string[], RegExp]>([
     [['--vae', 'x'], /--vae is for training from scratch/],
