@@ -7,8 +7,9 @@ import { z } from 'zod';
 import { ndarray } from '../../array/index.js';
 import { serializeSafetensors } from '../safetensors.js';
 import { readNpz, readSafetensors, readSafetensorsHeader, writeNpz, writeSafetensors } from './arrays.js';
-import { readBytes, recoverFolder, writeFileAtomic, writeFolderAtomic } from './files.js';
+import { makeFolder, readBytes, recoverFolder, writeFileAtomic, writeFolderAtomic } from './files.js';
 import { readJson, writeJson } from './json.js';
+import { lock } from './lock.js';
 
 let folder: string;
 beforeEach(async () => {
@@ -144,4 +145,11 @@ describe('reading', () => {
       await expect(readNpz(join(folder, 'bad'))).rejects.toThrow(/cannot read .*bad: zip: no end record/);
     }
   });
+});
+
+it.skipIf(process.platform !== 'linux')('a folder that the system can never make is refused at once', async () => {
+  await expect(makeFolder('/proc/nope/a')).rejects.toThrow(
+    'cannot write /proc/nope/a: its folder cannot be made here: check the path, or write elsewhere',
+  );
+  await expect(lock('/proc/nope/train.lock', 'the run')).rejects.toThrow('cannot write /proc/nope');
 });

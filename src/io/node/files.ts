@@ -68,8 +68,21 @@ async function syncFolder(path: string): Promise<void> {
 
 /** Makes a folder and those above it where they are missing. @throws Error that names the path and says what to do. */
 export async function makeFolder(path: string): Promise<void> {
-  await mkdir(path, { recursive: true }).catch((cause) => {
+  await makeFolders(path).catch((cause) => {
     throw fileError('write', path, cause);
+  });
+}
+
+/** Node's own recursive mkdir never ends where the system says for ever that there is no such folder, as in /proc. */
+async function makeFolders(path: string): Promise<void> {
+  const make = () =>
+    mkdir(path).catch(async (cause) => {
+      if (codeOf(cause) !== 'EEXIST' || !(await stat(path)).isDirectory()) throw cause;
+    });
+  await make().catch(async (cause) => {
+    if (codeOf(cause) !== 'ENOENT' || dirname(path) === path) throw cause;
+    await makeFolders(dirname(path));
+    await make();
   });
 }
 
@@ -89,7 +102,7 @@ export async function writeFileAtomic(path: string, content: Uint8Array | Iterab
   const aside = asideOf(target);
   writing.add(aside);
   try {
-    await mkdir(dirname(target), { recursive: true });
+    await makeFolders(dirname(target));
     await removeLeftovers(target);
     const handle = await open(aside, 'wx');
     try {
@@ -148,7 +161,7 @@ export async function writeFolderAtomic(path: string, fill: (folder: string) => 
   const aside = asideOf(target);
   writing.add(aside);
   try {
-    await mkdir(dirname(target), { recursive: true });
+    await makeFolders(dirname(target));
     if ((await stat(target).catch(() => undefined))?.isFile()) throw new Error('there is a file of that name');
     await recoverFolder(target);
     await removeLeftovers(target);

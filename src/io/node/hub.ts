@@ -1,9 +1,9 @@
 import { createHash, type Hash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { copyFile, mkdir, open, readFile, rename, rm, stat, symlink } from 'node:fs/promises';
+import { copyFile, open, readFile, rename, rm, stat, symlink } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import type { ListFileEntry } from '@huggingface/hub';
-import { fileError, pathExists, writeFileAtomic } from './files.js';
+import { fileError, makeFolder, pathExists, writeFileAtomic } from './files.js';
 
 export interface HubOptions {
   /** Branch, tag or commit; default main. */
@@ -165,6 +165,6 @@ const sizeOf = (path: string): Promise<number | undefined> =>
   );
 
 async function made(folder: string): Promise<string> {
-  await mkdir(folder, { recursive: true });
+  await makeFolder(folder);
   return folder;
 }

@@ -1,7 +1,7 @@
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname, resolve } from 'node:path';
-import { fileError, isAlive } from './files.js';
+import { fileError, isAlive, makeFolder } from './files.js';
 
 const held = new Set<string>();
 
@@ -26,11 +26,11 @@ export async function lock(path: string, what: string): Promise<() => Promise<vo
       `${what} is in use by process ${earlier.split(' ')[0]} (if that is something else, remove ${path})`,
     );
   try {
-    await mkdir(dirname(target), { recursive: true });
+    await makeFolder(dirname(target));
     if (earlier !== undefined) await rm(target, { force: true });
     await writeFile(target, `${process.pid} ${hostname()}`, { flag: 'wx' });
   } catch (cause) {
-    throw fileError('write', path, cause);
+    throw fileError('write', path, (cause as Error).cause ?? cause);
   }
   held.add(target);
   return async () => {

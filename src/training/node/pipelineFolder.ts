@@ -1,9 +1,8 @@
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { NdArray } from '../../array/index.js';
 import type { FlowPath } from '../../diffusion/index.js';
 import { configText } from '../../io/index.js';
-import { writeFileAtomic, writeJson } from '../../io/node/index.js';
+import { makeFolder, writeFileAtomic, writeJson } from '../../io/node/index.js';
 import { classNameOf, type StoredModel, trainableClass } from '../../models/index.js';
 import { saveModel } from '../../models/node/index.js';
 
@@ -25,7 +24,7 @@ export async function writePipelineFolder(
   { model, weights, scheduler, classNames, flowPath }: PipelineParts,
 ): Promise<void> {
   const { className, folder: part, library } = trainableClass(classNameOf(model));
-  await mkdir(join(folder, 'scheduler'), { recursive: true });
+  await makeFolder(join(folder, 'scheduler'));
   await saveModel(join(folder, part), model, { weights });
   await writeFileAtomic(
     join(folder, 'scheduler', 'scheduler_config.json'),
