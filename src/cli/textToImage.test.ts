@@ -123,6 +123,12 @@ describe('noisewright generate', () => {
     });
     expect((await cli('generate', '--from', first, '--out', second)).code).toBe(0);
     expect(await readBytes(second)).toEqual(await readBytes(first));
+    // Its weights are too small to be rounded.
+    const rounded = join(folder, 'rounded.png');
+    expect((await cli('generate', '--from', first, '--quantize', '8', '--tile', '8', '--out', rounded)).code).toBe(0);
+    expect(JSON.parse(readPngText(await readBytes(rounded)).noisewright).recipe.quantize).toBe('8');
+    const elsewhere = await cli('generate', '--from', rounded, '--device', 'webgpu', '--out', rounded);
+    expect(elsewhere.err).toContain('--quantize: weights in 8 bits need --device cpu, not webgpu');
     const other = await cli('generate', '--from', first, '--seed', '8', '--images', '2', '--out', third, '--json');
     expect(JSON.parse(other.out)).toMatchObject({
       kind: 'images',

@@ -59,6 +59,8 @@ export interface TextToImageParts {
   readonly safety?: SafetyCheck;
   /** Those that came with the model, to be used in `controls`. */
   readonly controlNets?: readonly ControlNet[];
+  /** 'int8': the model denoises with large weights in 8 bits, on the CPU; default: as they are. */
+  readonly weights?: CompileOptions['weights'];
 }
 
 export interface TextToImageOptions extends Omit<SamplingOptions, 'sampler' | 'plan' | 'latents'> {
@@ -187,7 +189,7 @@ export class TextToImage {
       plan,
       guidance,
       seed: rng,
-      compile,
+      compile: parts.weights ? { ...compile, weights: parts.weights } : compile,
       latents: begun.x,
       shape,
       conditions: mapped(conditions, (condition) => mapped(condition, (array) => repeatEach(array, imagesPerPrompt))),

@@ -75,6 +75,8 @@ export const Pipeline = {
     const kind = isFile ? 'text-to-image' : await pipelineKind(folder);
     if (options.kind !== undefined && options.kind !== kind)
       throw new TypeError(`${source}: a ${kind} pipeline, expected a ${options.kind} one`);
+    if (options.weights === 'int8' && kind !== 'text-to-image')
+      throw new TypeError(`${source}: weights in 8 bits are for text-to-image, not for a ${kind} pipeline`);
     const opened: AnyPipeline = isFile
       ? await loadSingleFile(folder, options)
       : kind === 'text-to-image'

@@ -4,12 +4,15 @@ import { AutoencoderKL, CLIPTextModel, ldmNameOf, ldmVaeName, UNet2DCondition } 
 import { Blank } from '../../models/node/index.js';
 import type { Module } from '../../nn/index.js';
 import { pndm } from '../../samplers/index.js';
+import type { CompileOptions } from '../../tensor/index.js';
 import { ClipPrompts } from '../promptEncoders.js';
 import { TextToImage } from '../textToImage.js';
 
 export interface SingleFileOptions {
   /** A tokenizer's folder, which single files lack; default: CLIP's, from the hub's openai/clip-vit-large-patch14. */
   readonly tokenizer?: string;
+  /** 'int8': denoise with large weights rounded to 8 bits, on the CPU only. */
+  readonly weights?: CompileOptions['weights'];
 }
 
 const unetPrefix = 'model.diffusion_model.';
@@ -48,7 +51,8 @@ export async function loadSingleFile(path: string, options: SingleFileOptions = 
   load(textEncoder, textPrefix, (name) => name);
   const tokenizer = await loadTokenizer(await tokenizerFolder(options.tokenizer));
   const sampler = pndm({ ...sd1Noise, skipPrkSteps: true, setAlphaToOne: false, stepsOffset: 1 });
-  return new TextToImage({ model, vae, sampler, prompts: new ClipPrompts({ tokenizer, model: textEncoder }) });
+  const prompts = new ClipPrompts({ tokenizer, model: textEncoder });
+  return new TextToImage({ model, vae, sampler, prompts, weights: options.weights });
 }
 
 const sd1Noise = { betaSchedule: 'scaled_linear', betaStart: 0.00085, betaEnd: 0.012 } as const;

@@ -26,6 +26,7 @@ import {
 } from '../../models/index.js';
 import { loadComponent, type SaveModelOptions, saveModel } from '../../models/node/index.js';
 import { type Sampler, samplerFromConfig } from '../../samplers/index.js';
+import type { CompileOptions } from '../../tensor/index.js';
 import type { Autoencoder } from '../latentSpace.js';
 import { ClipPrompts, type ClipTower, Sd3Prompts, SdxlPrompts } from '../promptEncoders.js';
 import { PixArtPrompts, type T5Tower } from '../t5Prompts.js';
@@ -67,7 +68,16 @@ export async function loadTextToImage(folder: string, options: LoadTextToImageOp
   const model = await part<TextConditioned>(modelName);
   const safety = options.safetyChecker === false ? undefined : await safetyCheck(folder, index);
   const prompts = await promptEncoder(folder, index, model);
-  return new TextToImage({ model, vae, sampler, safety, prompts, controlNets: await controlNets(folder, index) });
+  const { weights } = options;
+  return new TextToImage({
+    model,
+    vae,
+    sampler,
+    safety,
+    prompts,
+    weights,
+    controlNets: await controlNets(folder, index),
+  });
 }
 
 /** The ControlNets of a folder that has some: `controlnet`, then `controlnet_1` and so on. */
@@ -89,6 +99,11 @@ async function controlNets(folder: string, index: ModelIndex): Promise<ControlNe
 export interface LoadTextToImageOptions {
   /** false: a safety checker in the folder is not opened. */
   readonly safetyChecker?: boolean;
+  /**
+   * 'int8': denoise with large weights rounded to 8 bits, which are made from the file when the first step is: a third of
+   * the memory, on the CPU only.
+   */
+  readonly weights?: CompileOptions['weights'];
 }
 
 /** The folder's safety checker, which it may lack, with the preprocessing it was tuned to. */
