@@ -1,383 +1,329 @@
+import { dirname, extname } from 'node:path';
+import { type Command, Option } from 'commander';
+import { z } from 'zod';
 import { type NdArray, ndarray } from '../array/index.js';
-import { cfg, type Guider } from '../guidance/index.js';
+import { imageGrid, readPngText, toRasters } from '../io/index.js';
 import {
-  blackened,
-  type ControlNet,
-  type LoraLayer,
-  loraFor,
-  type SafetyVerdict,
-  UNet2DCondition,
-} from '../models/index.js';
-import { type LowRanks, type Module, timestepEmbedding, withLowRanks } from '../nn/index.js';
-import { Generator } from '../random/index.js';
-import type { PlanOptions, Sampler, SamplerPlan } from '../samplers/index.js';
-import { type CompileOptions, concat, constant, evaluate, type Hosted, type Tensor } from '../tensor/index.js';
-import { type Control, checkControls, controlResiduals, speaking } from './control.js';
-import { type Denoising, denoise, lastSample, type SampleStep, type SamplingOptions, type Tensors } from './denoise.js';
-import { type Autoencoder, LatentSpace } from './latentSpace.js';
-import { binary, checkMask, masked, repeatEach, shrunk, spread } from './masks.js';
+  fileError,
+  fingerprint,
+  makeFolder,
+  readBytes,
+  readImage,
+  readSafetensors,
+  savePng,
+} from '../io/node/index.js';
+import { ControlNet, loraLayers } from '../models/index.js';
+import { loadComponent } from '../models/node/index.js';
+import type { Control, TextToImage } from '../pipelines/index.js';
+import { Pipeline, pipelineKind } from '../pipelines/node/index.js';
+import { addCommand, type Cli } from './command.js';
+import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
+import { interruptible } from './interrupt.js';
+import { fetchedFolder } from './openPipeline.js';
+import { duration, type Output, shellWord } from './output.js';
+import { packageVersion } from './package.js';
+import { Progress } from './progress.js';
+import { fileName, number, parseGuidance, samplerNamed, samplerNameOf, samplerNames, wholeNumber } from './values.js';
 
-/** A model of latents that is told a text. */
-export interface TextConditioned extends Module {
-  readonly config: { readonly sampleSize?: number | readonly [number, number] | null };
-  readonly inChannels: number;
-  forward(x: Tensor, timestep: Tensor, conditions: Tensors): Tensor;
+/** Everything that a picture follows from: kept in the PNG file, read back by `--from`. */
+const recipeSchema = z.object({
+  model: z.string(),
+  prompt: z.string(),
+  negative: z.string().default(''),
+  guidance: z.string().default('7.5'),
+  sampler: z.enum(samplerNames).optional(),
+  steps: z.number().int().positive().default(30),
+  seed: z.number().int().min(0).default(0),
+  /** Width x height in pixels. */
+  size: z.string().optional(),
+  images: z.number().int().positive().default(1),
+  clipSkip: z.number().int().min(0).optional(),
+  image: z.string().optional(),
+  strength: z.number().optional(),
+  mask: z.string().optional(),
+  control: z.array(z.string()).default([]),
+  lora: z.array(z.string()).default([]),
+  promptSyntax: z.enum(['weighted', 'plain']).default('weighted'),
+  /** Bits of the model's large weights. */
+  quantize: z.enum(['8']).optional(),
+  tokenizer: z.string().optional(),
+});
+type Recipe = z.output<typeof recipeSchema>;
+const savedRecipe = z.object({
+  noisewright: z.string(),
+  fingerprint: z.string(),
+  number: z.number(),
+  recipe: recipeSchema,
+});
+
+interface Options extends Partial<Omit<z.input<typeof recipeSchema>, 'prompt'>>, Readonly<Record<string, unknown>> {
+  readonly out: string;
+  readonly from?: string;
+  readonly preview?: string;
+  readonly tile?: number | true;
+  readonly safetyChecker: boolean;
+  readonly device: 'cpu' | 'webgpu' | 'cuda';
+  readonly threads?: number;
 }
 
-/** Turns texts into what the model is told, under the names of its conditions. */
-export interface PromptEncoder {
-  /** @param size [height, width] of the pictures, which some models are told, too. @returns arrays [N, ...], by name. */
-  encode(prompts: readonly string[], options: PromptOptions): Promise<Readonly<Record<string, NdArray>>>;
-  /** By their folders' names: `text_encoder`, `text_encoder_2`. */
-  readonly textEncoders?: Readonly<Record<string, Module>>;
+const gathered = (value: string, before: readonly string[] = []): string[] => [...before, value];
+
+export function defineTextToImage(program: Command, cli: Cli): void {
+  addCommand<Options>(
+    program,
+    cli,
+    {
+      name: 'generate',
+      summary: 'make a picture of a text with a model of the Stable Diffusion family',
+      examples: [
+        'generate --model ./sd15 "a photo of a cat" --negative "blurry" --guidance cfg=7.5,pag=3 --steps 20 --out cat.png',
+        'generate --model ./sd15 "a cat in the snow" --image cat.png --strength 0.6 --out snow.png',
+        'generate --model ./sd15 "a hat" --image cat.png --mask head.png --out hat.png',
+        'generate --model ./sd15 "a castle" --control ./canny=edges.png:0.8 --lora ink.safetensors:0.7 --out castle.png',
+        'generate --model ./sd15 "a castle" --control ./canny=edges.png,to=0.5 --control ./depth=far.png,guess --preview now.png',
+        'generate --from cat.png --seed 2 --out another.png',
+      ],
+    },
+    (command) => {
+      command
+        .argument('[prompt]', 'what to show; with --from, that of the picture')
+        .option(
+          '--model <source>',
+          "a folder in diffusers' layout, the id of one at the hub (owner/name), or a .safetensors file of Stable Diffusion 1",
+        )
+        .option('--negative <text>', 'what to move away from')
+        .option('--guidance <scales>', "default 7.5; combinations as in 'sample', such as cfg=7.5,pag=3")
+        .addOption(new Option('--sampler <name>', "default: the model's own").choices(samplerNames))
+        .option('--steps <n>', 'default 30', wholeNumber('--steps'))
+        .option('--seed <n>', 'default 0', wholeNumber('--seed', 0))
+        .option('--size <width>x<height>', "in pixels; default the model's, or the image's")
+        .option('--images <n>', 'pictures of the prompt; default 1', wholeNumber('--images'))
+        .option('--clip-skip <n>', "leave out the text encoder's last layers", wholeNumber('--clip-skip', 0))
+        .option('--image <file>', 'begin with a picture')
+        .option(
+          '--strength <n>',
+          'how much to change it, above 0 to 1; default 0.8, with --mask 1',
+          number('--strength'),
+        )
+        .option('--mask <file>', 'white where the picture is to be painted anew')
+        .option(
+          '--control <net=file[:scale]>',
+          "a ControlNet's folder and what it is shown (the file alone for one that is part of the model), and further ,from=0.2 ,to=0.8 (shares of the steps) or ,guess; may be repeated",
+          gathered,
+        )
+        .option('--lora <file[:weight]>', 'a LoRA in .safetensors; may be repeated', gathered)
+        .option(
+          '--preview <file>',
+          'a .png file that shows after each step what is to come of it',
+          fileName('--preview', '.png'),
+        )
+        .option('--from <file>', 'repeat a picture that generate made; other flags change what they name')
+        .option('--out <file>', 'a .png file; several pictures are numbered', fileName('--out', '.png'), 'picture.png')
+        .addOption(
+          new Option(
+            '--prompt-syntax <name>',
+            'weighted: (word:1.3) and [word] count more and less; plain: as diffusers reads it',
+          ).choices(['weighted', 'plain']),
+        )
+        .option('--tokenizer <source>', "for a single file, which has none: CLIP's, from a folder or the hub")
+        .option('--no-safety-checker', "do not judge pictures by the model's safety checker")
+        .addOption(
+          new Option('--quantize <bits>', "round the model's large weights: less time and memory, some error").choices([
+            '8',
+          ]),
+        )
+        .option(
+          '--tile [pixels]',
+          "decode in tiles of this side, by default the autoencoder's: less memory",
+          wholeNumber('--tile'),
+        )
+        .addOption(
+          new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
+        )
+        .option('--threads <n>', 'threads of one operation; default: one per core', wholeNumber('--threads'));
+    },
+    run,
+  );
 }
-/**
- * 'weighted': `(word:1.3)` and its kin count, and prompts of any length go in chunks. 'plain', as in diffusers:
- * brackets are letters like others, and what is too long for the text encoder is cut off.
- */
-export type PromptSyntax = 'weighted' | 'plain';
-export interface PromptOptions {
-  /** Default 'weighted'. */
-  readonly promptSyntax?: PromptSyntax;
-  /** How many of the text encoder's last layers to leave out; default 0, or what the model was trained with. */
-  readonly clipSkip?: number;
-  readonly size: readonly [height: number, width: number];
-  /** Changes of the text encoders. */
-  readonly loras?: readonly LowRanks[];
-  readonly compile?: CompileOptions;
-}
 
-/** Judges finished pictures [N, 3, H, W] in [-1, 1]. */
-export type SafetyCheck = (images: NdArray<'float32'>, compile?: CompileOptions) => Promise<readonly SafetyVerdict[]>;
+async function run(output: Output, options: Options, [prompt]: readonly string[]): Promise<ExitCode> {
+  const { out, device, threads, from } = options;
+  const saved = from === undefined ? undefined : await readRecipe(from);
+  const recipe = recipeOf({ ...saved?.recipe, ...(prompt !== undefined && { prompt }) }, options);
+  const size = recipe.size === undefined ? undefined : parseSize(recipe.size);
+  if (recipe.quantize && device !== 'cpu')
+    throw new UsageError(`--quantize: weights in 8 bits need --device cpu, not ${device}`);
+  for (const path of [out, options.preview]) if (path !== undefined) await makeFolder(dirname(path)); // not found out after minutes
+  const guidance = parseGuidance(recipe.guidance);
+  const folder = await fetchedFolder(output, recipe.model);
+  const model = await fingerprint(folder);
+  if (saved && saved.fingerprint !== model && options.model === undefined)
+    output.line(`note: ${recipe.model} is not the model that made ${from}; the picture will differ`);
 
-export interface TextToImageParts {
-  readonly model: TextConditioned;
-  readonly vae: Autoencoder;
-  readonly prompts: PromptEncoder;
-  readonly sampler: Sampler;
-  /** Pictures that it finds unsafe come out black. */
-  readonly safety?: SafetyCheck;
-  /** Those that came with the model, to be used in `controls`. */
-  readonly controlNets?: readonly ControlNet[];
-  /** 'int8': the model denoises with large weights in 8 bits, on the CPU; default: as they are. */
-  readonly weights?: CompileOptions['weights'];
-}
+  const { safetyChecker } = options;
+  const { tokenizer } = recipe;
+  if (!folder.endsWith('.safetensors') && (await pipelineKind(folder)) === 'class-conditional')
+    throw new UsageError(
+      `${recipe.model} makes pictures of classes, not of texts: noisewright sample ${shellWord(recipe.model)} --classes all`,
+    );
+  const pipeline = await Pipeline.fromPretrained(folder, {
+    kind: 'text-to-image',
+    tokenizer,
+    safetyChecker,
+    ...(recipe.quantize && { weights: 'int8' }),
+  });
+  if (options.tile)
+    pipeline.latents.use = { tiling: options.tile === true ? true : { tileSampleMinSize: options.tile } };
+  await addLoras(pipeline, recipe.lora);
+  const pictures = await readPictures(pipeline, recipe, size);
+  const sampler = recipe.sampler ? samplerNamed(recipe.sampler, pipeline.parts.sampler) : pipeline.parts.sampler;
 
-export interface TextToImageOptions extends Omit<SamplingOptions, 'sampler' | 'plan' | 'latents'> {
-  readonly prompt: string | readonly string[];
-  /** What to move away from: one for all, or one for each prompt; default ''. */
-  readonly negativePrompt?: string | readonly string[];
-  /** Further prompts, by the names of the conditions that the guidance asks for. */
-  readonly prompts?: Readonly<Record<string, string | readonly string[]>>;
-  /** What models are told directly, in place of the encoded prompts, by the conditions' names: [N, ...]. */
-  readonly conditions?: Readonly<Record<string, Readonly<Record<string, NdArray>>>>;
-  /** Default 1. */
-  readonly imagesPerPrompt?: number;
-  /** [height, width] in pixels, multiples of the autoencoder's factor; default that of the image, or the model's. */
-  readonly size?: readonly [height: number, width: number];
-  readonly clipSkip?: number;
-  readonly promptSyntax?: PromptSyntax;
-  /** Number of steps, or all that the sampler's plan takes. */
-  readonly steps?: number | PlanOptions;
-  readonly sampler?: Sampler;
-  /** Classifier-free guidance where `guidance` is not given; default 7.5. Distilled models (LCM) are told it instead. */
-  readonly guidanceScale?: number;
-  /** Unit normal numbers to begin with, [N, latent channels, h, w]; default: drawn from the seed. */
-  readonly noise?: NdArray<'float32'>;
-  /** Begin with this picture, in [-1, 1]: [1 or N, 3, H, W]. */
-  readonly image?: NdArray<'float32'>;
-  /** How much of the way from noise to go with `image`: near 0 changes little, 1 forgets it; default 0.8, with a mask 1. */
-  readonly strength?: number;
-  /** 1 where `image` is to be painted anew, 0 where it is kept: [1 or N, 1, H, W]. */
-  readonly mask?: NdArray<'float32'>;
-  readonly controls?: readonly Control[];
-}
-
-export interface ImagesOptions {
-  /** After each step, which waits for it; `latents.decode(step.x0)` shows what the picture is about to become. */
-  readonly onStep?: (step: SampleStep) => void | Promise<void>;
-  /** false: pictures are not judged, even when the model comes with a safety checker. */
-  readonly safetyChecker?: boolean;
-  /** What the safety checker finds, one for each picture. */
-  readonly onVerdicts?: (verdicts: readonly SafetyVerdict[]) => void;
-}
-
-/**
- * Latent diffusion guided by text (Rombach et al. 2022), from noise or from a picture (SDEdit, Meng et al. 2021), painted
- * anew in part (with a UNet of 4 or 9 channels), and controlled by ControlNets; any sampler, any guidance.
- * Numbers are drawn in the order of diffusers' Stable Diffusion pipelines.
- */
-export class TextToImage {
-  readonly kind = 'text-to-image';
-  readonly latents: LatentSpace;
-  #loras: LowRanks[] = [];
-  #textLoras: LowRanks[] = [];
-
-  constructor(readonly parts: TextToImageParts) {
-    this.latents = new LatentSpace(parts.vae);
-  }
-
-  /**
-   * Changes the model, and the text encoders that the LoRA has layers for, from now on; several add up.
-   * @throws Error that names the layers which the model or an encoder lacks, or the encoder that is not there.
-   */
-  addLora(layers: readonly LoraLayer[], weight = 1): void {
-    const { model, prompts } = this.parts;
-    const partOf = ({ target }: LoraLayer): string => (target.startsWith('text_encoder') ? target : 'model');
-    const changes = [...new Set(layers.map(partOf))].map((part): [string, LowRanks] => {
-      const own = layers.filter((layer) => partOf(layer) === part);
-      const module = part === 'model' ? model : prompts.textEncoders?.[part];
-      if (!module)
-        throw new Error(
-          `LoRA: ${own.length} of its layers are for ${part}, which this model lacks: ${own[0].path} ...`,
-        );
-      return [part, loraFor(module, own, weight)];
-    });
-    for (const [part, change] of changes) (part === 'model' ? this.#loras : this.#textLoras).push(change);
-  }
-
-  clearLoras(): void {
-    this.#loras = [];
-    this.#textLoras = [];
-  }
-
-  /** Denoises latents step by step, yielding after each. @throws RangeError or TypeError that names the option at fault. */
-  async *sample(options: TextToImageOptions): AsyncGenerator<SampleStep, void, undefined> {
-    yield* denoise(await this.#prepare(options));
-  }
-
-  /** The finished pictures, [N, 3, H, W] in about [-1, 1]; black where the safety checker finds them unsafe. */
-  async images(options: TextToImageOptions & ImagesOptions): Promise<NdArray<'float32'>> {
-    const latents = await lastSample(this.sample(options), options.onStep);
-    const images = await this.latents.decode(latents, options.compile);
-    if (!this.parts.safety || options.safetyChecker === false) return images;
-    const judged = await this.parts.safety(images, options.compile);
-    options.onVerdicts?.(judged);
-    return judged.some(({ unsafe }) => unsafe) ? blackened(images, judged) : images;
-  }
-
-  async #prepare(options: TextToImageOptions) {
-    const { parts, latents } = this;
-    const { imagesPerPrompt = 1, guidanceScale = 7.5, controls = [], image, mask, compile } = options;
-    const rng = options.seed instanceof Generator ? options.seed : new Generator(options.seed ?? 0);
-    const prompts = typeof options.prompt === 'string' ? [options.prompt] : options.prompt;
-    const count = prompts.length * imagesPerPrompt;
-    const factor = latents.factor;
-    const size = options.size ?? sizeOf(image ?? controls[0]?.image) ?? usualSize(parts.model, factor);
-    checkRequest(options, prompts.length, size, factor);
-    if (!mask && parts.model.inChannels === 2 * latents.channels + 1)
-      throw new TypeError('mask: this model paints parts of pictures; give an image and a mask');
-    checkControls(controls);
-    const sampler = options.sampler ?? parts.sampler;
-    const steps = typeof options.steps === 'object' ? options.steps : { steps: options.steps ?? 50 };
-    const start = image ? startOf(sampler, steps, options.strength ?? (mask ? 1 : 0.8)) : 0;
-    const plan = { ...steps, ...(start > 0 && { start }) };
-    const distilled = parts.model instanceof UNet2DCondition ? parts.model.config.timeCondProjDim : undefined;
-    const guidance = options.guidance ?? cfg(distilled ? 1 : guidanceScale);
-
-    const table = sampler.plan(plan);
-    const conditions = await this.#conditions(options, prompts, size, conditionsOf(guidance, table));
-    const shape = [count, latents.channels, size[0] / factor, size[1] / factor];
-    const begun = await this.#begin(rng, shape, table, start === 0, options);
-    const shared: Record<string, NdArray | readonly NdArray[]> = { ...begun.shared };
-    if (controls.length > 0)
-      shared.controls = controls.map((control) => spread(control.image, count, 'ControlNet image'));
-    if (distilled) shared.timestepCond = await guidanceEmbedding(guidanceScale - 1, distilled, count);
-    return {
-      ...options,
-      sampler,
-      plan,
+  const began = performance.now();
+  const progress = new Progress(output, { label: 'denoising', total: recipe.steps });
+  const images = await interruptible((signal) =>
+    pipeline.images({
+      ...pictures,
+      prompt: recipe.prompt,
+      negativePrompt: recipe.negative,
       guidance,
-      seed: rng,
-      compile,
-      latents: begun.x,
-      shape,
-      conditions: mapped(conditions, (condition) => mapped(condition, (array) => repeatEach(array, imagesPerPrompt))),
-      shared: shared as Hosted<Tensors>,
-      system: latentSystem(parts.model, controls, this.#loras),
-    };
-  }
+      sampler,
+      steps: recipe.steps,
+      seed: recipe.seed,
+      imagesPerPrompt: recipe.images,
+      clipSkip: recipe.clipSkip,
+      promptSyntax: recipe.promptSyntax,
+      strength: recipe.strength,
+      compile: { device, threads },
+      signal,
+      onVerdicts: (verdicts) => {
+        const count = verdicts.filter(({ unsafe }) => unsafe).length;
+        if (count > 0) progress.log(`the safety checker blackened ${count} of ${verdicts.length} pictures`);
+      },
+      async onStep({ step, total, x0 }) {
+        progress.update((step / total) * recipe.steps);
+        if (options.preview === undefined || step === total) return;
+        const shown = await pipeline.latents.decode(x0 as NdArray<'float32'>, { device, threads });
+        await savePng(options.preview, imageGrid(shown, Math.ceil(Math.sqrt(shown.shape[0]))));
+      },
+    }),
+  ).finally(() => progress.stop());
+  const seconds = (performance.now() - began) / 1000;
 
-  /** What the model is told, by the names of the conditions that are asked for. */
-  async #conditions(
-    options: TextToImageOptions,
-    prompts: readonly string[],
-    size: readonly [number, number],
-    asked: ReadonlySet<string>,
-  ): Promise<Record<string, Readonly<Record<string, NdArray>>>> {
-    const { negativePrompt = '', conditions = {}, clipSkip, promptSyntax, compile } = options;
-    const loras = this.#textLoras;
-    const texts: Record<string, string | readonly string[]> = {
-      positive: prompts,
-      negative: negativePrompt,
-      ...options.prompts,
-    };
-    const told = { ...conditions };
-    const names = Object.keys(texts).filter((name) => asked.has(name) && !(name in told));
-    // diffusers lets clipSkip be: the negative prompt always goes through all layers.
-    const groups = clipSkip
-      ? [names.filter((name) => name !== 'negative'), names.filter((name) => name === 'negative')]
-      : [names];
-    for (const group of groups.filter(({ length }) => length > 0)) {
-      const each = group.flatMap((name) => listOf(texts[name], prompts.length, name));
-      const skip = group[0] === 'negative' ? undefined : clipSkip;
-      const encoded = await this.parts.prompts.encode(each, { clipSkip: skip, promptSyntax, size, loras, compile });
-      for (const [i, name] of group.entries())
-        told[name] = mapped(encoded, (array) => rows(array, i * prompts.length, prompts.length));
-    }
-    return told;
-  }
+  const files = await save(images, out, (i) => ({
+    noisewright: JSON.stringify({ noisewright: packageVersion(), fingerprint: model, number: i + 1, recipe }),
+  }));
+  output.line(
+    `${files.length === 1 ? 'one picture' : `${files.length} pictures`} in ${duration(seconds)} (${samplerNameOf(sampler)}, ${recipe.steps} steps, guidance ${recipe.guidance}, seed ${recipe.seed})`,
+  );
+  for (const file of files) output.line(file);
+  output.line(`again, with another seed: noisewright generate --from ${shellWord(files[0])} --seed ${recipe.seed + 1}`);
+  output.record({ kind: 'images', ...recipe, fingerprint: model, seconds, files });
+  return exitCodes.ok;
+}
 
-  /** The latents to begin with, and what inpainting needs at every step. `whole`: all steps are made. */
-  async #begin(
-    rng: Generator,
-    shape: readonly number[],
-    plan: SamplerPlan,
-    whole: boolean,
-    { image, mask, noise: given, compile }: TextToImageOptions,
-  ): Promise<{ x: NdArray<'float32'>; shared: Record<string, NdArray> }> {
-    const { alpha, sigma } = plan.calls[0];
-    const encode = async (picture: NdArray<'float32'>) =>
-      spread(await this.latents.encode(picture, rng, compile), shape[0], 'image');
-    if (!image) return { x: combined([plan.initialScale, given ?? rng.randn(shape)]), shared: {} };
+/** The settings of a picture that is to be repeated, under what the flags say. */
+function recipeOf(base: Partial<Recipe>, options: Options): Recipe {
+  const given = Object.fromEntries(
+    Object.keys(recipeSchema.shape).flatMap((key) => (options[key] === undefined ? [] : [[key, options[key]]])),
+  );
+  const all = { ...base, ...given };
+  if (all.prompt === undefined) throw new UsageError('the prompt is missing: what the picture is to show');
+  if (all.model === undefined) throw new UsageError("--model is missing: a folder in diffusers' layout");
+  return recipeSchema.parse(all);
+}
 
-    const pasted = mask && this.parts.model.inChannels === this.latents.channels;
-    // A UNet that is shown the masked picture needs the picture itself only to begin half-way.
-    const known = whole && mask && !pasted ? undefined : await encode(image);
-    const noise = given ?? rng.randn(shape);
-    const x =
-      known && !(whole && mask) ? combined([alpha, known], [sigma, noise]) : combined([plan.initialScale, noise]);
-    if (!mask) return { x, shared: {} };
-    // diffusers encodes the masked picture either way, so that numbers drawn later are the same.
-    const maskedLatents = await encode(masked(image, binary(mask)));
-    const small = spread(shrunk(binary(mask), shape[2], shape[3]), shape[0], 'mask');
-    return { x, shared: pasted ? { mask: small, known: known!, noise } : { mask: small, maskedLatents } };
+async function readRecipe(path: string): Promise<z.output<typeof savedRecipe>> {
+  try {
+    return savedRecipe.parse(JSON.parse(readPngText(await readBytes(path)).noisewright ?? ''));
+  } catch (cause) {
+    throw fileError('read', path, new Error('no picture that noisewright generate made', { cause }));
   }
 }
 
-/** How a model of latents takes part in {@link denoise}, with ControlNets, LoRAs, and inpainting in either way. */
-function latentSystem(
-  model: TextConditioned,
-  controls: readonly Control[],
-  changes: readonly LowRanks[],
-): Denoising<Tensors, Tensors> {
-  return {
-    model,
-    variant: (step) => speaking(controls, step),
-    numbers: (_, next) => [next.alpha, next.sigma, ...controls.map(({ scale = 1 }) => scale)],
-    predict(x, timestep, condition, { shared, numbers, variant, condition: name }) {
-      const { timestepCond, mask, maskedLatents, controls: images = [] } = shared as Shared;
-      const conditions: Tensors = timestepCond ? { ...condition, timestepCond } : condition;
-      const scales = controls.length > 0 ? numbers.slice(0, 2) : numbers;
-      const residuals = controlResiduals(controls, variant, {
-        x,
-        timestep,
-        conditions,
-        images,
-        scales,
-        condition: name,
-      });
-      const input = mask && maskedLatents ? concat([x, mask, maskedLatents], 1) : x;
-      return withLowRanks(changes, () => model.forward(input, timestep, { ...conditions, ...residuals }));
-    },
-    settle(x, { shared, numbers }) {
-      const { mask, known, noise } = shared as Shared;
-      if (!mask || !known || !noise) return x;
-      const [alpha, sigma] = [numbers.slice(0, 0, 1), numbers.slice(0, 1, 2)];
-      const kept = known.mul(alpha).add(noise.mul(sigma));
-      return kept.add(x.sub(kept).mul(mask));
-    },
+/** `512x768`: width and height. @returns [height, width]. */
+function parseSize(text: string): readonly [number, number] {
+  const [, width, height] = /^(\d+)x(\d+)$/.exec(text) ?? [];
+  if (width === undefined) throw new UsageError(`--size: expected <width>x<height> such as 512x768, got '${text}'`);
+  return [Number(height), Number(width)];
+}
+
+/** `path:0.8` with the number left out: 1. A path may hold colons of its own. */
+function withNumber(text: string): readonly [path: string, value: number] {
+  const [, path, value] = /^(.*):(-?\d*\.?\d+)$/.exec(text) ?? [];
+  return path === undefined ? [text, 1] : [path, Number(value)];
+}
+
+/** `canny=edges.png:0.8,from=0.2,to=0.8,guess`. @throws UsageError that names what is wrong. */
+export function parseControl(text: string): Omit<Control, 'net' | 'image'> & { folder?: string; picture: string } {
+  const words = /(?:,(?:from=[^,]*|to=[^,]*|guess))*$/.exec(text)![0];
+  const [, folder, rest] = /^(?:(.+?)=)?(.+)$/s.exec(text.slice(0, text.length - words.length)) ?? [];
+  if (rest === undefined) throw new UsageError(`--control: expected <folder>=<picture>[:scale], got '${text}'`);
+  const [picture, scale] = withNumber(rest);
+  const share = (name: string, normally: number): number => {
+    const [, given] = new RegExp(`,${name}=([^,]*)`).exec(words) ?? [];
+    return given === undefined ? normally : number(`--control ${name}`)(given);
   };
+  const interval = [share('from', 0), share('to', 1)] as const;
+  if (!(interval[0] >= 0 && interval[0] < interval[1] && interval[1] <= 1))
+    throw new UsageError(`--control: from and to are rising shares of the steps, 0 to 1, got '${text}'`);
+  return { ...(folder !== undefined && { folder }), picture, scale, interval, guess: words.includes(',guess') };
 }
 
-/** What {@link TextToImage} shares between predictions; a part is there when the request has it. */
-interface Shared {
-  readonly timestepCond?: Tensor;
-  readonly controls?: readonly Tensor[];
-  readonly mask?: Tensor;
-  /** Painted around: the picture's latents and the noise they are given. */
-  readonly known?: Tensor;
-  readonly noise?: Tensor;
-  /** Shown to a UNet that was trained for it. */
-  readonly maskedLatents?: Tensor;
+async function addLoras(pipeline: TextToImage, list: readonly string[]): Promise<void> {
+  for (const [path, weight] of list.map(withNumber)) {
+    try {
+      pipeline.addLora(loraLayers((await readSafetensors(path)).tensors), weight);
+    } catch (cause) {
+      throw fileError('read', path, cause);
+    }
+  }
 }
 
-/** diffusers' order of a scheduler: how many calls of the model one step takes. */
-const callsPerStep = ({ className }: Sampler): number => (/Heun|KDPM2/.test(className) ? 2 : 1);
-
-/** The call to begin with, so that `strength` of the steps are made. @throws RangeError for a strength outside (0, 1]. */
-function startOf(sampler: Sampler, { steps }: PlanOptions, strength: number): number {
-  if (!(strength > 0 && strength <= 1)) throw new RangeError(`strength ${strength}: expected more than 0, at most 1`);
-  if (strength === 1) return 0;
-  if (steps === undefined) throw new TypeError('strength: needs the number of steps');
-  const made = Math.floor(steps * strength);
-  if (made === 0) throw new RangeError(`strength ${strength} of ${steps} steps is less than one step: raise either`);
-  return (steps - made) * callsPerStep(sampler);
+/** Pictures to begin with, to paint on and to follow, in the size that is wanted. */
+async function readPictures(pipeline: TextToImage, recipe: Recipe, wanted: readonly [number, number] | undefined) {
+  const { factor } = pipeline.latents;
+  const read = async (path: string, size: readonly [number, number] | undefined, channels: 1 | 3 = 3) => {
+    const picture = await readImage(path, { channels, ...(size && { size }) });
+    return ndarray(picture.data, [1, ...picture.shape]);
+  };
+  const toUnit = ({ data, shape }: NdArray<'float32'>) =>
+    ndarray(
+      data.map((x) => (x + 1) / 2),
+      shape,
+    );
+  if (recipe.mask !== undefined && recipe.image === undefined)
+    throw new UsageError('--mask: needs --image to paint on');
+  const whole = recipe.image === undefined ? undefined : await read(recipe.image, wanted);
+  // Without a size of its own, a picture gives up the few rows and columns that do not fit the latents.
+  const fitted = whole && ([whole.shape[2], whole.shape[3]].map((side) => side - (side % factor)) as [number, number]);
+  const size = wanted ?? fitted;
+  const image =
+    whole && `${fitted}` !== `${[whole.shape[2], whole.shape[3]]}` ? await read(recipe.image!, size) : whole;
+  const mask = recipe.mask === undefined ? undefined : toUnit(await read(recipe.mask, size, 1));
+  const own = [...(pipeline.parts.controlNets ?? [])];
+  const controls: Control[] = [];
+  for (const text of recipe.control) {
+    const { folder, picture, ...how } = parseControl(text);
+    const net = folder === undefined ? own.shift() : await loadComponent(folder);
+    if (folder === undefined && !net)
+      throw new UsageError(
+        `--control: expected <folder>=<picture>, got '${text}', and the model has no ControlNet left`,
+      );
+    if (!(net instanceof ControlNet)) throw new Error(`--control: ${folder} holds no ${ControlNet.className}`);
+    controls.push({ net, image: toUnit(await read(picture, size)), ...how });
+  }
+  return { size, image, mask, controls };
 }
 
-function checkRequest(
-  { image, mask, noise, imagesPerPrompt = 1 }: TextToImageOptions,
-  prompts: number,
-  size: readonly [number, number],
-  factor: number,
-): void {
-  if (prompts === 0) throw new RangeError('prompt: expected at least one');
-  if (!Number.isInteger(imagesPerPrompt) || imagesPerPrompt < 1)
-    throw new RangeError(`imagesPerPrompt ${imagesPerPrompt}: expected a whole number from 1`);
-  if (size.some((side) => !Number.isInteger(side) || side < factor || side % factor !== 0))
-    throw new RangeError(`size ${size.join('x')} (height x width): expected multiples of ${factor}`);
-  if (image && (image.shape.length !== 4 || image.shape[2] !== size[0] || image.shape[3] !== size[1]))
-    throw new RangeError(`image [${image.shape}]: expected [N, channels, ${size}], the size of the pictures`);
-  if (mask && !image) throw new TypeError('mask: needs an image to paint on');
-  if (mask) checkMask(mask, prompts * imagesPerPrompt, size);
-  if (noise && noise.shape[0] !== prompts * imagesPerPrompt)
-    throw new RangeError(`noise [${noise.shape}]: expected one for each of ${prompts * imagesPerPrompt} pictures`);
-}
-
-const sizeOf = (image: NdArray | undefined): readonly [number, number] | undefined =>
-  image && [image.shape[2], image.shape[3]];
-
-/** What the model was made for. @throws TypeError when it does not say. */
-function usualSize({ config: { sampleSize } }: TextConditioned, factor: number): readonly [number, number] {
-  if (!sampleSize) throw new TypeError('size: this model is for any size; say which [height, width]');
-  const [height, width] = typeof sampleSize === 'number' ? [sampleSize, sampleSize] : sampleSize;
-  return [height * factor, width * factor];
-}
-
-function listOf(texts: string | readonly string[], count: number, name: string): readonly string[] {
-  if (typeof texts === 'string') return Array.from({ length: count }, () => texts);
-  if (texts.length !== count)
-    throw new RangeError(`${texts.length} ${name} prompts for ${count} prompts, expected as many`);
-  return texts;
-}
-
-const rows = ({ dtype, shape, data }: NdArray, from: number, count: number): NdArray => {
-  const size = data.length / shape[0];
-  return { dtype, shape: [count, ...shape.slice(1)], data: data.slice(from * size, (from + count) * size) } as NdArray;
-};
-
-const mapped = <T, U>(record: Readonly<Record<string, T>>, f: (value: T) => U): Record<string, U> =>
-  Object.fromEntries(Object.entries(record).map(([key, value]) => [key, f(value)]));
-
-/** The names of the conditions that guidance asks for during a run. */
-const conditionsOf = (guidance: Guider, { calls }: SamplerPlan): Set<string> =>
-  new Set(
-    calls.flatMap(({ timestep }, index) =>
-      guidance.branches({ index, total: calls.length, timestep }).map(({ condition }) => condition),
-    ),
-  );
-
-/** A sum of arrays of one shape, each times a number. */
-function combined(...terms: readonly (readonly [number, NdArray<'float32'>])[]): NdArray<'float32'> {
-  const [, { shape, data }] = terms[0];
-  return ndarray(
-    Float32Array.from(data, (_, i) => terms.reduce((sum, [factor, array]) => sum + factor * array.data[i], 0)),
-    shape,
-  );
-}
-
-/** How latent consistency models are told the scale w (Luo et al. 2023): sinusoids of 1000 w, the same for all, [N, dim]. */
-async function guidanceEmbedding(w: number, dim: number, count: number): Promise<NdArray> {
-  const embedded = timestepEmbedding(constant([w * 1000]), dim);
-  return repeatEach((await evaluate(embedded)) as NdArray<'float32'>, count);
+/** Writes picture after picture; several are numbered. */
+async function save(
+  images: NdArray<'float32'>,
+  out: string,
+  note: (i: number) => Record<string, string>,
+): Promise<string[]> {
+  const rasters = toRasters(images);
+  const stem = out.slice(0, -extname(out).length);
+  const files = rasters.map((_, i) => (rasters.length === 1 ? out : `${stem}-${i + 1}.png`));
+  for (const [i, raster] of rasters.entries()) await savePng(files[i], raster, note(i));
+  return files;
 }
