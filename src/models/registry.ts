@@ -107,6 +107,7 @@ const uvit: DenoiserClass = {
   presets: uvitPresets,
   fromJson: (json, rng) => new UViT(configFromJson(UViT.className, uvitConfig, json), rng),
   create(config, { channels, size, classes }, rng) {
+    if ('outChannels' in config) throw new TypeError('UViT: does not predict a variance, as learnVariance asks');
     const format: UViTOptions = { imgSize: size, patchSize: 2, inChans: channels, numClasses: classes + 1 };
     return new UViT({ ...format, ...config }, rng);
   },
