@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from 'vitest';
 import { cfg } from '../../guidance/index.js';
 import { ClipTokenizer, configText } from '../../io/index.js';
-import { saveTokenizer, writeJson } from '../../io/node/index.js';
+import { saveTokenizer, writeJson, writeSafetensors } from '../../io/node/index.js';
 import {
   AutoencoderKL,
   CLIPTextModelWithProjection,
@@ -53,6 +53,30 @@ const clip = () =>
     },
     rng,
   );
+
+const sd3 = new SD3Transformer2D(
+  {
+    sampleSize: 4,
+    inChannels: 4,
+    outChannels: 4,
+    numLayers: 1,
+    attentionHeadDim: 4,
+    numAttentionHeads: 2,
+    jointAttentionDim: 16,
+    captionProjectionDim: 8,
+    pooledProjectionDim: 16,
+    posEmbedMaxSize: 8,
+  },
+  rng,
+);
+const parts = {
+  transformer: sd3,
+  vae,
+  tokenizer: 'clip',
+  text_encoder: clip(),
+  tokenizer_2: 'clip',
+  text_encoder_2: clip(),
+} as const;
 
 let root: string;
 const at = (...names: string[]) => join(root, ...names);
@@ -129,30 +153,6 @@ describe('DiTPipeline', () => {
 });
 
 describe('StableDiffusion3Pipeline', () => {
-  const transformer = new SD3Transformer2D(
-    {
-      sampleSize: 4,
-      inChannels: 4,
-      outChannels: 4,
-      numLayers: 1,
-      attentionHeadDim: 4,
-      numAttentionHeads: 2,
-      jointAttentionDim: 16,
-      captionProjectionDim: 8,
-      pooledProjectionDim: 16,
-      posEmbedMaxSize: 8,
-    },
-    rng,
-  );
-  const parts = {
-    transformer,
-    vae,
-    tokenizer: 'clip',
-    text_encoder: clip(),
-    tokenizer_2: 'clip',
-    text_encoder_2: clip(),
-  } as const;
-
   it('hears T5 as its third text encoder, and does without', async () => {
     const sampler = flowMatchEuler() as Sampler;
     const without = await folder('sd3', 'StableDiffusion3Pipeline', parts, sampler, { text_encoder_3: [null, null] });
@@ -251,6 +251,48 @@ describe('a folder that cannot be opened', () => {
       /it names vae \(AutoencoderKL\), but .*sd3 has no such/,
     );
     await cp(at('kept'), part, { recursive: true });
+  });
+
+  it('says which shard is missing, and how to convert a pickle', async () => {
+    await cp(at('sd3-t5'), at('damaged'), { recursive: true });
+    const t5Folder = at('damaged', 'text_encoder_3');
+    const state = [...t5.stateDict()];
+    const places = state.map(([name], i) => [name, `model-0000${i < 3 ? 1 : 2}-of-00002.safetensors`]);
+    await rm(join(t5Folder, 'model.safetensors'));
+    await writeJson(join(t5Folder, 'model.safetensors.index.json'), { weight_map: Object.fromEntries(places) });
+    const [first, second] = [state.slice(0, 3), state.slice(3)].map((part) => new Map(part));
+    await writeSafetensors(join(t5Folder, 'model-00001-of-00002.safetensors'), first);
+    await expect(Pipeline.fromPretrained(at('damaged'))).rejects.toThrow(
+      /cannot read .*model-00002-of-00002.safetensors: no such file/,
+    );
+    await writeSafetensors(join(t5Folder, 'model-00002-of-00002.safetensors'), second);
+    await Pipeline.fromPretrained(at('damaged'));
+
+    const vaeFile = at('damaged', 'vae', 'diffusion_pytorch_model.safetensors');
+    const bytes = await readFile(vaeFile);
+    await writeFile(vaeFile, bytes.subarray(0, bytes.length - 9));
+    await expect(Pipeline.fromPretrained(at('damaged'))).rejects.toThrow(
+      /vae.diffusion_pytorch_model.safetensors: .*\(/,
+    );
+    await rm(vaeFile);
+    await writeFile(at('damaged', 'vae', 'diffusion_pytorch_model.bin'), 'pickled');
+    await expect(Pipeline.fromPretrained(at('damaged'))).rejects.toThrow(
+      /model.bin: a pickle can run any code when it is opened.*save_pretrained\(folder, safe_serialization=True\)/,
+    );
+  });
+
+  it('or whose weights are not numbers, says so instead of making pictures', async () => {
+    const path = await folder('nan', 'StableDiffusion3Pipeline', { ...parts }, flowMatchEuler() as Sampler);
+    const state = parts.transformer.stateDict();
+    const [name, array] = [...state].find(([key]) => key.endsWith('proj_out.weight'))!;
+    const data = (array.data as Float32Array).slice().fill(Number.NaN, 0, 1);
+    const damaged = new Map([...state, [name, { ...array, data } as typeof array]]);
+    await writeSafetensors(at('nan', 'transformer', 'diffusion_pytorch_model.safetensors'), damaged);
+    const pipeline = await Pipeline.fromPretrained(path, { kind: 'text-to-image' });
+    await expect(pipeline.images({ prompt: 'a cat', steps: 1 })).rejects.toThrow('numbers that are not finite');
+    expect(() =>
+      pipeline.addLora([{ target: 'unet', path: 'mid_block.attn1', down: rng.randn([1, 4]), up: rng.randn([4, 1]) }]),
+    ).toThrow('made for another architecture: 1 of its 1 layers do not fit this SD3Transformer2D: mid_block.attn1');
   });
 
   it('says which class or option is unknown', async () => {
