@@ -5,7 +5,7 @@ import { Module } from '../nn/index.js';
 import { ddim } from '../samplers/index.js';
 import type { Tensor } from '../tensor/index.js';
 import { drawPairs, pairsAt, straightness } from './reflow.js';
-import { pairSampler, pairSamplers } from './reflowTraining.js';
+import { evenEuler, pairSampler, pairSamplers } from './reflowTraining.js';
 
 /** The flow of a standard normal to one of half its width: x_t keeps its sign and shrinks. */
 class Shrinking extends Module implements Denoiser {
@@ -38,6 +38,11 @@ describe('drawPairs', () => {
     const pairs = drawPairs({ model, sampler: ddim(), steps: 2, labels: [0], seed: 0 });
     await expect(pairs).rejects.toThrow('DDIMScheduler predicts epsilon, expected flow');
   });
+});
+
+it('evenEuler takes even steps that end at sigma 0', () => {
+  const { sigmas } = evenEuler().plan({ steps: 4 });
+  for (const [i, sigma] of [1, 0.75, 0.5, 0.25, 0].entries()) expect(sigmas![i]).toBeCloseTo(sigma, 2);
 });
 
 it('pairsAt takes pairs in the order asked for', () => {

@@ -21,6 +21,13 @@ export function pairSampler(name: PairSampler): Sampler {
   }
 }
 
+/**
+ * Euler's method along a rectified flow in even steps from noise to sigma 0, as a solver of first order: with n steps,
+ * `flowMatchEuler` takes n - 1 and one from sigma 0.001, as diffusers' does, which leaves few steps one short.
+ */
+export const evenEuler = (): Sampler =>
+  dpmSolverMultistep({ predictionType: 'flow_prediction', useFlowSigmas: true, solverOrder: 1 }) as Sampler;
+
 /** Everything that determines a reflow: its run.json, and what `noisewright reflow` takes. */
 export const reflowTraining = z.strictObject({
   kind: z.literal('reflow').default('reflow'),

@@ -7,12 +7,11 @@ import { indexBatches } from '../../data/index.js';
 import { cfg, unguided } from '../../guidance/index.js';
 import { fingerprint, pathExists, readJson, readSafetensors, writeSafetensors } from '../../io/node/index.js';
 import { Generator } from '../../random/index.js';
-import { flowMatchEuler } from '../../samplers/index.js';
 import { type LearningBatch, LearningSession, noisyImageLearner, rectifiedFlow } from '../../training/index.js';
 import { type LearningEvent, RunFolder, writePipelineFolder } from '../../training/node/index.js';
 import { FlowOnPath } from '../flowOnPath.js';
 import { drawPairs, type FlowPairs, pairsAt } from '../reflow.js';
-import { pairSampler, type ReflowTraining, type ReflowTrainingOptions, reflowTraining } from '../reflowTraining.js';
+import { evenEuler, pairSampler, type ReflowTraining, type ReflowTrainingOptions, reflowTraining } from '../reflowTraining.js';
 import { ClassConditionalPipeline } from './classConditional.js';
 
 /** Pairs in one file of the cache. */
@@ -159,7 +158,7 @@ export class ReflowRun {
     await writePipelineFolder(folder, {
       model: student.model,
       weights: await session.averagedState(),
-      scheduler: flowMatchEuler().toConfig(),
+      scheduler: evenEuler().toConfig(),
       classNames: student.classNames,
     });
   }
