@@ -4,7 +4,7 @@ import { type Dataset, readBatch } from '../data/index.js';
 import { ActNorm, bitsPerDim, initializingActNorm } from '../models/index.js';
 import { Generator } from '../random/index.js';
 import { type CompileOptions, compile, rand, type Tensor } from '../tensor/index.js';
-import { type Learner, trainConfig } from '../training/index.js';
+import { type Learner, learningFields, pictureFields } from '../training/index.js';
 import { decodeFlow, encodeFlow } from './flows.js';
 import { flowNames, type ImageFlow } from './imageFlow.js';
 
@@ -16,30 +16,8 @@ export const flowTraining = z.strictObject({
   modelConfig: z.record(z.string(), z.unknown()).default({}),
   /** Test pictures whose likelihood is measured at each checkpoint, from the first on; 0 for none. */
   testImages: z.number().int().min(0).default(1000),
-  ...trainConfig.pick({
-    data: true,
-    size: true,
-    flip: true,
-    skipCorrupt: true,
-    steps: true,
-    batch: true,
-    accumulate: true,
-    seed: true,
-    optimizer: true,
-    learningRate: true,
-    lrSchedule: true,
-    lrStepRules: true,
-    warmup: true,
-    weightDecay: true,
-    betas: true,
-    momentum: true,
-    clipNorm: true,
-    checkpointEvery: true,
-    keep: true,
-    logEvery: true,
-    device: true,
-    threads: true,
-  }).shape,
+  ...pictureFields,
+  ...learningFields,
   learningRate: z.number().positive().default(1e-3),
   weightDecay: z.number().min(0).default(0),
   clipNorm: z.number().positive().default(1),

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { timestepDensities } from '../diffusion/index.js';
 import { dpmSolverMultistep, flowMatchEuler, flowMatchHeun, type Sampler, unipc } from '../samplers/index.js';
-import { trainConfig } from '../training/index.js';
+import { learningFields } from '../training/index.js';
 
 export const pairSamplers = ['flow-euler', 'flow-heun', 'dpmpp-2m', 'unipc'] as const;
 export type PairSampler = (typeof pairSamplers)[number];
@@ -47,25 +47,7 @@ export const reflowTraining = z.strictObject({
   pairGuidance: z.number().min(0).default(1),
   /** Share of pairs without a class, so that the result can be guided. */
   conditionDropout: z.number().min(0).max(1).default(0),
-  ...trainConfig.pick({
-    batch: true,
-    accumulate: true,
-    seed: true,
-    optimizer: true,
-    lrSchedule: true,
-    lrStepRules: true,
-    warmup: true,
-    weightDecay: true,
-    betas: true,
-    momentum: true,
-    clipNorm: true,
-    emaDecay: true,
-    checkpointEvery: true,
-    keep: true,
-    logEvery: true,
-    device: true,
-    threads: true,
-  }).shape,
+  ...learningFields,
   steps: z.number().int().positive().default(1000),
   learningRate: z.number().positive().default(3e-4),
   timestepDensity: z.enum(timestepDensities).default('u_shaped'),

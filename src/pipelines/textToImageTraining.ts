@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { ClipTextOptions, UNet2DConditionOptions } from '../models/index.js';
-import { trainConfig } from '../training/index.js';
+import { learningFields, trainConfig } from '../training/index.js';
 
 const stages = (blockOutChannels: number[], layersPerBlock: number, normNumGroups: number, width: number) => ({
   blockOutChannels,
@@ -67,10 +67,6 @@ export const textToImageTraining = z.strictObject({
   promptDropout: z.number().min(0).max(1).default(0.1),
   ...trainConfig.pick({
     skipCorrupt: true,
-    steps: true,
-    batch: true,
-    accumulate: true,
-    seed: true,
     predict: true,
     betaSchedule: true,
     trainTimesteps: true,
@@ -78,20 +74,8 @@ export const textToImageTraining = z.strictObject({
     minSnrGamma: true,
     timestepDensity: true,
     flowWeighting: true,
-    optimizer: true,
-    learningRate: true,
-    lrSchedule: true,
-    lrStepRules: true,
-    warmup: true,
-    weightDecay: true,
-    betas: true,
-    momentum: true,
-    checkpointEvery: true,
-    keep: true,
-    logEvery: true,
-    device: true,
-    threads: true,
   }).shape,
+  ...learningFields,
   batch: z.number().int().positive().default(4),
   learningRate: z.number().positive().default(1e-4),
   clipNorm: z.number().positive().default(1),

@@ -4,7 +4,7 @@ import { type Dataset, readBatch } from '../data/index.js';
 import type { AutoencoderKL, AutoencoderKLOptions } from '../models/index.js';
 import type { Generator } from '../random/index.js';
 import { type CompileOptions, compile, randn, type Tensor } from '../tensor/index.js';
-import { trainConfig } from './config.js';
+import { learningFields, pictureFields } from './config.js';
 import { type Activations, perceptualDistance } from './perceptual.js';
 import type { Learner } from './step.js';
 
@@ -35,30 +35,8 @@ export const autoencoderTraining = z.strictObject({
   perceptual: z.string().optional(),
   /** Of the distance that it sees. */
   perceptualWeight: z.number().positive().default(0.1),
-  ...trainConfig.pick({
-    data: true,
-    flip: true,
-    skipCorrupt: true,
-    steps: true,
-    batch: true,
-    accumulate: true,
-    seed: true,
-    optimizer: true,
-    learningRate: true,
-    lrSchedule: true,
-    lrStepRules: true,
-    warmup: true,
-    weightDecay: true,
-    betas: true,
-    momentum: true,
-    clipNorm: true,
-    emaDecay: true,
-    checkpointEvery: true,
-    keep: true,
-    logEvery: true,
-    device: true,
-    threads: true,
-  }).shape,
+  ...pictureFields,
+  ...learningFields,
   size: z.number().int().positive().default(32),
   batch: z.number().int().positive().default(16),
   learningRate: z.number().positive().default(1e-3),

@@ -4,7 +4,7 @@ import { type Dataset, readBatch } from '../data/index.js';
 import { autoregressiveNames, type ImageDistribution } from '../models/index.js';
 import { Generator } from '../random/index.js';
 import { type CompileOptions, compile, rand, type Tensor } from '../tensor/index.js';
-import { trainConfig } from './config.js';
+import { learningFields, pictureFields } from './config.js';
 import type { Learner } from './step.js';
 
 /** Everything that determines the training of an autoregressive model: its run.json, and what `noisewright train-autoregressive` takes. */
@@ -17,31 +17,8 @@ export const autoregressiveTraining = z.strictObject({
   labels: z.boolean().default(false),
   /** Test pictures whose likelihood is measured at each checkpoint, from the first on; 0 for none. */
   testImages: z.number().int().min(0).default(1000),
-  ...trainConfig.pick({
-    data: true,
-    size: true,
-    flip: true,
-    skipCorrupt: true,
-    steps: true,
-    batch: true,
-    accumulate: true,
-    seed: true,
-    optimizer: true,
-    learningRate: true,
-    lrSchedule: true,
-    lrStepRules: true,
-    warmup: true,
-    weightDecay: true,
-    betas: true,
-    momentum: true,
-    clipNorm: true,
-    emaDecay: true,
-    checkpointEvery: true,
-    keep: true,
-    logEvery: true,
-    device: true,
-    threads: true,
-  }).shape,
+  ...pictureFields,
+  ...learningFields,
   learningRate: z.number().positive().default(1e-3),
   weightDecay: z.number().min(0).default(0),
 });

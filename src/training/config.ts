@@ -72,6 +72,32 @@ export const trainConfig = z.strictObject({
 export type TrainConfig = z.output<typeof trainConfig>;
 export type TrainOptions = z.input<typeof trainConfig>;
 
+/** Settings of every run, whatever it learns. */
+export const learningFields = trainConfig.pick({
+  steps: true,
+  batch: true,
+  accumulate: true,
+  seed: true,
+  optimizer: true,
+  learningRate: true,
+  lrSchedule: true,
+  lrStepRules: true,
+  warmup: true,
+  weightDecay: true,
+  betas: true,
+  momentum: true,
+  clipNorm: true,
+  emaDecay: true,
+  checkpointEvery: true,
+  keep: true,
+  logEvery: true,
+  device: true,
+  threads: true,
+}).shape;
+
+/** Which pictures a run learns from. */
+export const pictureFields = trainConfig.pick({ data: true, size: true, flip: true, skipCorrupt: true }).shape;
+
 /** What a sampler has to know of a run's path; undefined for straight lines. */
 export const flowPathOf = ({ path, pathPower, bridgeSigma }: FlowPath): FlowPath | undefined =>
   path === 'cond-ot' ? undefined : { path, pathPower, bridgeSigma };

@@ -3,7 +3,7 @@ import { ndarray } from '../array/index.js';
 import { type BatchOptions, batches, type Dataset, readBatch } from '../data/index.js';
 import { type AdaINNet, rgbImages, type StyleEncoder } from '../models/index.js';
 import { type CompileOptions, compile, type Tensor } from '../tensor/index.js';
-import { trainConfig } from './config.js';
+import { learningFields, pictureFields } from './config.js';
 import type { LearningBatch } from './learning.js';
 import type { Learner } from './step.js';
 
@@ -21,26 +21,9 @@ export const styleTraining = z.strictObject({
   channels: z.tuple([count, count, count, count]).default([16, 32, 64, 128]),
   contentWeight: z.number().min(0).default(1),
   styleWeight: z.number().min(0).default(10),
-  ...trainConfig.pick({
-    flip: true,
-    skipCorrupt: true,
-    accumulate: true,
-    seed: true,
-    optimizer: true,
-    lrSchedule: true,
-    lrStepRules: true,
-    warmup: true,
-    weightDecay: true,
-    betas: true,
-    momentum: true,
-    clipNorm: true,
-    emaDecay: true,
-    checkpointEvery: true,
-    keep: true,
-    logEvery: true,
-    device: true,
-    threads: true,
-  }).shape,
+  ...learningFields,
+  flip: pictureFields.flip,
+  skipCorrupt: pictureFields.skipCorrupt,
   size: z.number().int().min(9).default(128),
   steps: count.default(1000),
   batch: count.default(8),
