@@ -24,7 +24,7 @@ export function defineData(program: Command, cli: Cli): void {
       summary: 'make pictures with captions to train text-to-image on, and edges to show a ControlNet',
       examples: [
         'data emoji --out emoji      # 1600 pictures and their names, of the npm package emoji-datasource-twitter',
-        'data emoji --recoloured --out things    # 32 of them in ten colours: purple fish, green book ...',
+        'data emoji --recoloured --out things    # 32 of them in eight colours: purple fish, green book ...',
         'data edges cat.png --out edges.png    # as train-text-to-image --hint edges draws them',
         'train-text-to-image --preset xs --vae runs/vae --data emoji --out runs/a',
       ],
@@ -34,7 +34,7 @@ export function defineData(program: Command, cli: Cli): void {
         .argument('<name>', 'emoji, or edges')
         .argument('[picture]', 'with edges: whose')
         .option('--out <path>', 'folder to make; with edges: a .png file')
-        .option('--recoloured', 'with emoji: 32 of them in ten colours, a fifth of the pairs held out')
+        .option('--recoloured', 'with emoji: 32 of them in eight colours, a quarter of the pairs held out')
         .option('--source <dir>', 'with emoji: where the package lies; default: where it is installed')
         .option('--size <n>', 'with edges: scale and crop to this side length first', wholeNumber('--size'));
     },

@@ -23,13 +23,11 @@ const nouns =
 const colours: Readonly<Record<string, readonly [red: number, green: number, blue: number]>> = {
   red: [221, 46, 68],
   orange: [244, 144, 12],
-  yellow: [253, 203, 88],
+  yellow: [255, 204, 77],
   green: [120, 177, 89],
   blue: [85, 172, 238],
-  purple: [146, 102, 204],
-  pink: [244, 150, 190],
-  brown: [138, 75, 56],
-  grey: [153, 170, 181],
+  purple: [170, 142, 214],
+  brown: [193, 105, 79],
   black: [49, 55, 61],
 };
 
@@ -37,14 +35,13 @@ const colours: Readonly<Record<string, readonly [red: number, green: number, blu
 const places = 3;
 const side = 32;
 
-/** A fifth of the pairs: every noun lacks two colours, every colour six or seven nouns. */
-const isHeldOut = (noun: number, colour: number): boolean =>
-  colour === (3 * noun) % 10 || colour === (3 * noun + 5) % 10;
+/** A quarter of the pairs: every noun lacks two colours, every colour eight nouns. */
+const isHeldOut = (noun: number, colour: number): boolean => colour % 4 === (3 * noun) % 4;
 
 /**
  * Makes a caption folder of coloured things, `purple fish`: 32 emoji of the npm package emoji-datasource-twitter (Twemoji,
- * CC-BY 4.0), each in shades of ten colours, smaller or larger, moved and mirrored, at 32x32 pixels. Of the 320 pairs of
- * words 256 are in `train/` and 64 in `test/`, whose words are all in others: a model that puts words together can draw them.
+ * CC-BY 4.0), each in shades of eight colours, smaller or larger, moved and mirrored, at 32x32 pixels. Of the 256 pairs of
+ * words 192 are in `train/` and 64 in `test/`, whose words are all in others: a model that puts words together can draw them.
  * @returns how many pictures are in either.
  * @throws Error when the package is not installed, that says how to; when the folder is there already.
  */
