@@ -10,6 +10,8 @@ export interface GenerateOptions {
   readonly pipeline: ClassConditionalPipeline;
   /** The class of each picture. */
   readonly classes: readonly number[];
+  /** Further classes of each picture, by the conditions that the guidance asks for. */
+  readonly conditions?: Readonly<Record<string, readonly number[]>>;
   readonly guidance: Guider;
   readonly sampler?: Sampler;
   readonly steps: number;
@@ -53,7 +55,7 @@ export async function generate(options: GenerateOptions): Promise<Generated> {
   const kept: { sample: NdArray[]; x0: NdArray[] }[] = [];
   let done = 0;
   let evaluations = 0;
-  for (const part of batches) {
+  for (const [i, part] of batches.entries()) {
     if (tolerance !== undefined) {
       const flowed = await sampleByFlow({
         model: pipeline.model,
@@ -78,6 +80,9 @@ export async function generate(options: GenerateOptions): Promise<Generated> {
       sampler,
       plan: { steps },
       classes: part,
+      conditions: Object.fromEntries(
+        Object.entries(options.conditions ?? {}).map(([name, all]) => [name, all.slice(i * batch, (i + 1) * batch)]),
+      ),
       knowsNullClass: pipeline.knowsNullClass,
       guidance,
       seed: rng,

@@ -6,6 +6,7 @@ import {
   cfg,
   cfgZeroStar,
   classifierGuidance,
+  composeConditions,
   frequencyDecoupled,
   type GuidanceOptions,
   type Guider,
@@ -172,6 +173,22 @@ export function parseGuidance(text: string, flags: Pick<Parameters, Flags> = {})
     if (error instanceof UsageError) throw error;
     throw new UsageError(`--guidance: ${(error as Error).message.replace(/^guidance: /, '')}`);
   }
+}
+
+/**
+ * Classifier-free guidance by several conditions at once, of these weights.
+ * @throws UsageError for other guiders than cfg.
+ */
+export function composedGuidance(text: string, weights: Readonly<Record<string, number>>): Guider {
+  const values = valuesOf(text);
+  const odd = [...values.keys()].find((key) => !['cfg', 'interval', 'rescale'].includes(key));
+  if (odd || !values.has('cfg'))
+    throw new UsageError(`--classes: classes joined by + go with a guidance scale alone, got '${text}'`);
+  const [interval, rescale] = [values.get('interval'), values.get('rescale')];
+  return composeConditions(number(values.get('cfg')!, text), weights, {
+    ...(interval !== undefined && { interval: pair(interval, text) }),
+    ...(rescale !== undefined && { rescale: number(rescale, text) }),
+  });
 }
 
 /** Values by key; a number alone is the scale of cfg. @throws UsageError for a part that is none, or a key given twice. */

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ClipTokenizer, configText } from '../io/index.js';
-import { makeFolder, readBytes, readImage, savePng, writeJson } from '../io/node/index.js';
+import { makeFolder, readBytes, readImage, readSafetensors, savePng, writeJson } from '../io/node/index.js';
 import { AutoencoderKL, CLIPTextModel, ControlNet, DiT, UNet2DCondition } from '../models/index.js';
 import { saveModel } from '../models/node/index.js';
 import { saveTextToImage } from '../pipelines/node/index.js';
@@ -67,7 +67,9 @@ beforeAll(async () => {
   for (const name of ['edges', 'depth'])
     await saveModel(at(name), ControlNet.fromUNet(small, { conditioningEmbeddingOutChannels: [4, 4] }, rng));
   const dit = { sampleSize: 8, outChannels: 8, numAttentionHeads: 1, attentionHeadDim: 8, numLayers: 1 };
-  await saveModel(at('dit', 'transformer'), new DiT({ ...dit, numEmbedsAdaNorm: 3 }, rng));
+  const transformer = new DiT({ ...dit, numEmbedsAdaNorm: 3 }, rng);
+  for (const p of transformer.parameters()) p.set(rng.normal(p.shape, 0, 0.2)); // away from zero, where gates begin
+  await saveModel(at('dit', 'transformer'), transformer);
   await saveModel(at('dit', 'vae'), vae);
   await makeFolder(at('dit', 'scheduler'));
   await writeFile(at('dit', 'scheduler', 'scheduler_config.json'), configText(sampler.toConfig()));
@@ -106,6 +108,28 @@ describe('a folder of DiTPipeline', () => {
     expect((await readImage(at('d.png'), { channels: 3 })).shape[2]).toBeGreaterThan(2 * 16);
     const wrong = await cli('sample', at('dit'), '--classes', 'whale');
     expect(wrong.err).toContain("names (tench, Tinca tinca; golden retriever; white shark, man-eater), got 'whale'");
+  });
+
+  it('is sampled by several classes at once', async () => {
+    const flags = ['--per-class', '1', '--steps', '2', '--threads', '1'];
+    const tensorOf = async (classes: string, guidance = '3') => {
+      const out = ['--out', at('c.png'), '--save-tensor', at('c.safetensors')];
+      const result = await cli('sample', at('dit'), '--classes', classes, '--guidance', guidance, ...flags, ...out);
+      expect(result).toMatchObject({ code: 0, err: '' });
+      return (await readSafetensors(at('c.safetensors'))).tensors.get('samples')!.data;
+    };
+    const plain = await tensorOf('1,2');
+    expect(await tensorOf('golden retriever+tench:0,2')).toEqual(plain);
+    const both = await tensorOf('golden retriever+tench:-0.5,2');
+    expect(both.slice(0, 768)).not.toEqual(plain.slice(0, 768));
+    expect(both.slice(768)).toEqual(plain.slice(768));
+    for (const [flag, message] of [
+      [['1+2:0.5,2+1:0.7'], 'every part needs the same weight in place 2, got 0.5, 0.7'],
+      [['1+2', '--guidance', 'cfg=2,pag=1'], 'classes joined by + go with a guidance scale alone'],
+      [['1+2', '--sampler', 'ode'], '--sampler ode: goes without classes joined by +'],
+      [['1+all'], "'all' goes without +"],
+    ] as const)
+      expect((await cli('sample', at('dit'), '--classes', ...flag)).err).toContain(message);
   });
 
   it('and one of Stable Diffusion name the command that is meant', async () => {

@@ -4,9 +4,11 @@ import { type NdArray, ndarray } from '../array/index.js';
 import { imageGrid, type Raster } from '../io/index.js';
 import { makeFolder, saveAnimation, savePng, writeSafetensors } from '../io/node/index.js';
 import { addCommand, type Cli } from './command.js';
+import { parseComposed } from './composed.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { classLabel, evenly, type Generated, generate, gridScale, joined } from './generate.js';
-import { guidersHelp, withGuidanceFlags } from './guidance.js';
+import { composedGuidance, guidersHelp, withGuidanceFlags } from './guidance.js';
+import { interruptible } from './interrupt.js';
 import { openGuider } from './openGuider.js';
 import { openClassConditional } from './openPipeline.js';
 import { duration, type Output } from './output.js';
@@ -15,7 +17,6 @@ import { Progress } from './progress.js';
 import {
   fileName,
   number,
-  parseClasses,
   type SamplerName,
   samplerNamed,
   samplerNameOf,
@@ -66,7 +67,11 @@ export function defineSample(program: Command, cli: Cli): void {
           '[run]',
           "folder of a run, or any class-conditional pipeline in diffusers' layout, or its id at the hub",
         )
-        .option('--classes <list>', 'numbers or names, parted by commas; or all', 'all')
+        .option(
+          '--classes <list>',
+          'numbers or names, parted by commas; or all; several at once as bag+3, with weights as bag+3:0.5 (below 0: not)',
+          'all',
+        )
         .option('--per-class <n>', 'pictures of each class', wholeNumber('--per-class'), 8)
         .option(
           '--guidance <scale>',
@@ -130,27 +135,39 @@ async function runSample(
     throw new UsageError('--sampler ode: its steps are of any length; leave out --trajectory and --animation');
   if (!(options.tolerance > 0))
     throw new UsageError(`--tolerance: expected a number above 0, got ${options.tolerance}`);
-  const guidance = await openGuider(guidanceText, pipeline, sampler, options);
   for (const path of [options.out, options.saveTensor, options.trajectory, options.animation])
     if (path !== undefined) await makeFolder(dirname(path)); // not found out after minutes of sampling
-  const { nullClass: classes = guidance.numClasses } = model;
+  const composes = options.classes.includes('+');
+  const beside = ode ? '--sampler ode' : options.classifier ? '--classifier' : options.weaker ? '--weaker' : undefined;
+  if (composes && beside) throw new UsageError(`${beside}: goes without classes joined by +`);
+  const alone = composes ? undefined : await openGuider(guidanceText, pipeline, sampler, options);
+  const { nullClass: classes = alone?.numClasses } = model;
   if (classes === undefined) throw new Error(`${run}: this model takes no classes`);
-  const labels = parseClasses(options.classes, pipeline.classNames, classes);
+  const asked = parseComposed(options.classes, pipeline.classNames, classes, (label) => classLabel(pipeline, label));
+  const guidance = alone ?? composedGuidance(guidanceText, asked.weights);
+  const { labels, names } = asked;
 
+  const eachOf = (list: readonly number[]) => list.flatMap((label) => repeated(label, perClass));
   const began = performance.now();
   const progress = new Progress(output, { label: 'sampling', total: steps });
-  const generated = await generate({
-    pipeline,
-    classes: labels.flatMap((label) => repeated(label, perClass)),
-    guidance,
-    sampler,
-    steps,
-    ...(ode && { tolerance: options.tolerance }),
-    seed,
-    compile: { device, threads },
-    keepSteps: options.trajectory !== undefined || options.animation !== undefined,
-    onStep: (done, total) => progress.update((done / total) * steps),
-  }).finally(() => progress.stop());
+  const generated = await interruptible((signal) =>
+    generate({
+      pipeline,
+      classes: eachOf(labels),
+      ...(asked.further && {
+        conditions: Object.fromEntries(Object.entries(asked.further).map(([name, list]) => [name, eachOf(list)])),
+      }),
+      guidance,
+      sampler,
+      steps,
+      ...(ode && { tolerance: options.tolerance }),
+      seed,
+      compile: { device, threads },
+      keepSteps: options.trajectory !== undefined || options.animation !== undefined,
+      onStep: (done, total) => progress.update((done / total) * steps),
+      signal,
+    }),
+  ).finally(() => progress.stop());
   const seconds = (performance.now() - began) / 1000;
 
   const settings = {
@@ -162,7 +179,6 @@ async function runSample(
     ...(ode && { tolerance: options.tolerance }),
     seed,
   };
-  const names = labels.map((label) => classLabel(pipeline, label));
   const files = await write(generated, { ...options, labels, names, settings: JSON.stringify(settings) });
   const count = `${labels.length * perClass} pictures in ${duration(seconds)}`;
   const how = ode ? `ode, ${generated.evaluations} calls` : `${samplerNameOf(sampler)}, ${steps} steps`;
