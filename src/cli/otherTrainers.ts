@@ -5,6 +5,7 @@ import { autoregressiveNames } from '../models/index.js';
 import { flowNames } from '../pipelines/index.js';
 import { type ExitCode, UsageError } from './exitCodes.js';
 import type { Output } from './output.js';
+import { reflow, reflowFlags } from './reflow.js';
 import { type FlagGroups, flagName, type SchemaFlags } from './schemaFlags.js';
 import { autoregressiveFlags, trainAutoregressive } from './trainAutoregressive.js';
 import { flowFlags, trainFlow } from './trainFlow.js';
@@ -22,6 +23,7 @@ interface Trainer {
 
 const trainers: readonly Trainer[] = [
   { kind: 'flow', models: flowNames, flags: flowFlags, train: trainFlow },
+  { kind: 'reflow', models: [], flags: reflowFlags, train: reflow },
   { kind: 'autoregressive', models: autoregressiveNames, flags: autoregressiveFlags, train: trainAutoregressive },
 ];
 

@@ -88,6 +88,7 @@ describe('reflow', () => {
     expect((await call('reflow', '--resume', at('straight'))).err).toBe('');
     expect(await weights('straight')).toEqual(whole);
     expect(await written()).toBe(before);
+    expect((await call('train', '--resume', at('straight'), '--steps', '5')).out.join('\n')).toContain('done: step 5');
   });
 
   test('can keep the unconditional flow', async () => {

@@ -32,7 +32,7 @@ const groups: FlagGroups = [
   ],
   ...learningFlags,
 ];
-const flags = new SchemaFlags(reflowTraining);
+export const reflowFlags = new SchemaFlags(reflowTraining);
 
 export function defineReflow(program: Command, cli: Cli): void {
   addCommand<Options>(
@@ -53,22 +53,23 @@ export function defineReflow(program: Command, cli: Cli): void {
         .argument('[run]', 'folder of the run; default: the checkpoint that comes with noisewright')
         .option('--out <dir>', 'folder of the new run')
         .option('--resume <dir>', 'continue the reflow in this folder');
-      flags.addTo(command, groups);
+      reflowFlags.addTo(command, groups);
     },
     reflow,
   );
 }
 
-async function reflow(
+export async function reflow(
   output: Output,
   { out, resume, ...options }: Options,
-  [teacher]: readonly string[],
+  [teacher]: readonly string[] = [],
 ): Promise<ExitCode> {
-  const given = flags.given(options);
+  const given = reflowFlags.given(options);
   if (resume !== undefined && teacher !== undefined)
     throw new UsageError(`--resume takes everything but --steps from the run; leave out ${teacher}`);
   const run = await openRun({ out, resume }, given, flagName, {
-    create: (folder) => ReflowRun.create(flags.parse({ ...given, teacher: teacher ?? shippedCheckpoint }), folder),
+    create: (folder) =>
+      ReflowRun.create(reflowFlags.parse({ ...given, teacher: teacher ?? shippedCheckpoint }), folder),
     resume: (folder, changes) => ReflowRun.resume(folder, changes),
   });
   const { config, folder, model } = run;
