@@ -4,6 +4,9 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ndarray } from '../array/index.js';
 import { readSafetensors, writeNpz } from '../io/node/index.js';
+import { ImageClassifier } from '../models/index.js';
+import { saveClassifier } from '../models/node/index.js';
+import { Generator } from '../random/index.js';
 import { runCli } from './program.js';
 
 async function call(...args: string[]): Promise<{ code: number; out: string[]; err: string }> {
@@ -84,6 +87,22 @@ describe('a classifier of noisy pictures', () => {
     expect(mean.err).toContain('a gradient can guide the mean of DDPM only');
     expect((await sample('classifier=2')).err).toContain('--guidance: classifier needs one');
     expect((await sample('classifier=2', '--classifier', at('dit'))).err).toContain('train --model noisy-classifier');
+  });
+
+  test('is swept beside other guiders', async () => {
+    await saveClassifier(at('judge'), new ImageClassifier({ numClasses: 3, layers: [[8, 2]] }, new Generator(0)), {});
+    const flags = ['--classifier', at('judge'), '--data', data, '--samples', '12', '--steps', '2', '--guidance', '1,2'];
+    const swept = (...more: string[]) =>
+      call('sweep', at('dit'), ...flags, '--out', at('sweep.png'), '--json', ...more);
+    const { code, out, err } = await swept('--guider', 'cfg,classifier', '--noisy-classifier', at('clf'));
+    expect({ code, err }).toEqual({ code: 0, err: '' });
+    expect(records(out).flatMap(({ kind, guidance }) => (kind === 'point' ? [guidance] : []))).toEqual([
+      'cfg=1',
+      'cfg=2',
+      'classifier=1',
+      'classifier=2',
+    ]);
+    expect((await swept('--guider', 'classifier')).err).toContain('--guidance: classifier needs one');
   });
 
   test('is refused where it does not fit, or is asked for what only a denoiser has', async () => {

@@ -17,14 +17,39 @@ export interface GuidingRuns {
  */
 export async function openGuider(
   text: string,
-  { model, knowsNullClass }: ClassConditionalPipeline,
+  pipeline: ClassConditionalPipeline,
   sampler: Sampler,
   runs: GuidingRuns,
 ): Promise<Guider> {
-  const weaker = runs.weaker ? (await ClassConditionalPipeline.fromPretrained(runs.weaker)).model : undefined;
-  const stored = runs.classifier ? await loadNoisyClassifier(runs.classifier) : undefined;
-  const unconditional = model.nullClass !== undefined && knowsNullClass;
-  const guider = parseGuidance(text, { weaker, classifier: stored?.classifier, unconditional });
+  return parseGuidance(text, await guidingModels(pipeline, sampler, runs));
+}
+
+/** The same for many texts, of which not every one asks every model: a reader of them. */
+export async function guiderReader(
+  pipeline: ClassConditionalPipeline,
+  sampler: Sampler,
+  runs: GuidingRuns,
+): Promise<(text: string) => Guider> {
+  const { weaker, classifier, unconditional } = await guidingModels(pipeline, sampler, runs);
+  const asks = (text: string, name: string) => text.split(',').some((part) => part.trim().startsWith(`${name}=`));
+  return (text) =>
+    parseGuidance(text, {
+      unconditional,
+      ...(asks(text, 'auto') && { weaker }),
+      ...(asks(text, 'classifier') && { classifier }),
+    });
+}
+
+async function guidingModels(
+  { model, knowsNullClass }: ClassConditionalPipeline,
+  sampler: Sampler,
+  { weaker, classifier }: GuidingRuns,
+) {
+  const stored = classifier ? await loadNoisyClassifier(classifier) : undefined;
   if (stored) checkGuides(stored, model, sampler);
-  return guider;
+  return {
+    weaker: weaker ? (await ClassConditionalPipeline.fromPretrained(weaker)).model : undefined,
+    classifier: stored?.classifier,
+    unconditional: model.nullClass !== undefined && knowsNullClass,
+  };
 }

@@ -7,9 +7,10 @@ import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { classLabel, generate } from './generate.js';
-import { guidersHelp, parseGuidance } from './guidance.js';
+import { guidersHelp } from './guidance.js';
 import { interruptible } from './interrupt.js';
 import { openJudge } from './judge.js';
+import { guiderReader } from './openGuider.js';
 import { figure, type Output, shellWord, table } from './output.js';
 import { shippedCheckpoint, shippedClassifier } from './package.js';
 import { Progress } from './progress.js';
@@ -25,6 +26,8 @@ interface Options extends SweepLists, Readonly<Record<string, unknown>> {
   readonly seed: number;
   readonly data?: string;
   readonly classifier: string;
+  readonly noisyClassifier?: string;
+  readonly weaker?: string;
   readonly device: 'cpu' | 'webgpu' | 'cuda';
   readonly threads?: number;
   readonly out: string;
@@ -44,6 +47,7 @@ export function defineSweep(program: Command, cli: Cli): void {
       examples: [
         'sweep runs/a --guidance 0,1,2,4,8 --out sweep.png',
         'sweep --guider cfg,cfg=2+pag --guidance 0,1,2,3 --metric fid,accuracy,precision,recall',
+        'sweep --guider cfg,classifier --noisy-classifier runs/clf --guidance 0,1,2,4',
         'sweep --sampler flow-euler,dpmpp-2m --guidance 2 --steps 5,10,20 --samples 500',
       ],
     },
@@ -67,6 +71,8 @@ export function defineSweep(program: Command, cli: Cli): void {
         .option('--seed <n>', 'of the noise, the same at each point', wholeNumber('--seed', 0), 0)
         .option('--data <data>', 'real pictures; default: what the run was trained on')
         .option('--classifier <dir>', 'whose features and classes count', shippedClassifier)
+        .option('--noisy-classifier <run>', "sample's --classifier, for the guider classifier")
+        .option('--weaker <run>', 'a smaller or less trained run for the guider auto to move away from')
         .addOption(
           new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
         )
@@ -87,10 +93,12 @@ async function sweep(
   [run = shippedCheckpoint]: readonly string[],
 ): Promise<ExitCode> {
   const { samples, seed, out } = options;
-  const plan = sweepPlan(options);
   const metrics = metricsOf(options.metric);
   if (!/\.png$/i.test(out)) throw new UsageError(`--out: ${out} must end in .png`);
   const pipeline = await ClassConditionalPipeline.fromPretrained(run);
+  const { noisyClassifier, weaker } = options;
+  const guiderOf = await guiderReader(pipeline, pipeline.sampler, { weaker, classifier: noisyClassifier });
+  const plan = sweepPlan(options, guiderOf);
   const samplerOf = ({ sampler }: SweepPoint) => (sampler ? samplerNamed(sampler, pipeline.sampler) : pipeline.sampler);
   plan.points.forEach(samplerOf); // one that does not fit is refused before any work
   const compile = { device: options.device, threads: options.threads };
@@ -99,7 +107,11 @@ async function sweep(
 
   const changed = (await stat(join(run, 'model_index.json'))).mtimeMs;
   const { data, classifier } = { data: judge.data, classifier: resolve(options.classifier) };
-  const settings = { run: resolve(run), changed, samples, batch: options.batch, seed, data, classifier };
+  const asked = [weaker, noisyClassifier].map((path) => path && resolve(path));
+  const settings = {
+    ...{ run: resolve(run), changed, samples, batch: options.batch, seed, data, classifier },
+    ...(asked.some(Boolean) && { asked }),
+  };
   const store = await SweepStore.open(`${out.slice(0, -4)}.points.safetensors`, JSON.stringify(settings));
   const known = plan.points.filter((point) => store.get(keyOf(point))).length;
   if (known > 0) output.line(`${known} of ${plan.points.length} points are known from ${store.path}`);
@@ -113,7 +125,7 @@ async function sweep(
           ...options,
           pipeline,
           classes: labels,
-          guidance: parseGuidance(point.guidance),
+          guidance: guiderOf(point.guidance),
           sampler: samplerOf(point),
           steps: point.steps,
           compile,

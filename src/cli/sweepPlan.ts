@@ -33,9 +33,10 @@ export interface SweepLists {
 
 /**
  * Every combination of the lists' values, which are parted by commas.
+ * @param check refuses a guidance that is not allowed.
  * @throws UsageError for a value that is not allowed.
  */
-export function sweepPlan(lists: SweepLists): SweepPlan {
+export function sweepPlan(lists: SweepLists, check: (guidance: string) => unknown = parseGuidance): SweepPlan {
   const scales = numbers('--guidance', lists.guidance);
   const steps = numbers('--steps', lists.steps);
   const odd = steps.find((n) => !Number.isInteger(n) || n < 1);
@@ -49,7 +50,7 @@ export function sweepPlan(lists: SweepLists): SweepPlan {
       ),
     ),
   );
-  for (const { guidance } of points) parseGuidance(guidance);
+  for (const { guidance } of points) check(guidance);
   const axis = scales.length > 1 || steps.length === 1 ? 'guidance' : 'steps';
   const series = [...new Set(points.map((point) => seriesOf(point, axis, lists)))];
   return { points, axis, values: axis === 'guidance' ? scales : steps, series };
