@@ -15,6 +15,7 @@ import {
   usesNoise,
 } from '../samplers/index.js';
 import { type Compiled, type CompileOptions, compile, type Hosted, type Tensor } from '../tensor/index.js';
+import { StepGraphs } from './stepGraphs.js';
 
 /** What a model is told, by name. */
 export type Tensors = Readonly<Record<string, Tensor | readonly Tensor[]>>;
@@ -43,6 +44,8 @@ export interface Denoising<Condition extends Tensors, Shared extends Tensors> {
   variant?(step: StepInfo): string;
   /** Numbers that change from step to step, always as many. `next`: how noisy the step's result is meant to be. */
   numbers?(step: StepInfo, next: Marginal): readonly number[];
+  /** What `predict` follows from besides the model, where graphs are kept: see {@link DenoiseOptions.graphs}. */
+  readonly from?: readonly unknown[];
   /** What becomes of the sample after each step: inpainting puts the known part back. */
   settle?(x: Tensor, context: Omit<Context<Shared>, 'condition'>): Tensor;
 }
@@ -68,6 +71,8 @@ export interface DenoiseOptions<Condition extends Tensors, Shared extends Tensor
   readonly shared: Hosted<Shared>;
   /** Of the sample, [N, C, H, W]. */
   readonly shape: readonly number[];
+  /** Steps compiled by earlier runs, which this one may use and adds to; default: its own, released at the end. */
+  readonly graphs?: StepGraphs<StepGraph>;
 }
 
 export interface SampleStep {
@@ -91,7 +96,7 @@ export async function* denoise<C extends Tensors, S extends Tensors>(
   const { system, sampler, guidance = unguided(), signal, seed = 0, shape, conditions } = options;
   const plan = sampler.plan(options.plan);
   const rng = seed instanceof Generator ? seed : new Generator(seed);
-  const steps = new Map<string, StepGraph>();
+  const graphs = options.graphs ?? new StepGraphs<StepGraph>();
   const infos = stepsOf(sampler, plan);
   const total = infos.length;
   checkBranches(guidance, infos, conditions, system.model, [shape[2], shape[3]]);
@@ -109,9 +114,9 @@ export async function* denoise<C extends Tensors, S extends Tensors>(
       const info = infos[k];
       const branches = guidance.branches(info);
       const variant = system.variant?.(info) ?? '';
-      const key = JSON.stringify([variant, ...branches.map((branch) => branch.name)]);
-      const step = steps.get(key) ?? stepGraph(options, plan, guidance, info, variant);
-      steps.set(key, step);
+      const values = [plan.layout.key, options.compile, variant, ...branches.map((branch) => branch.name)];
+      const from = [JSON.stringify(values), system.model, guidance, ...(system.from ?? [])];
+      const step = graphs.get(from, () => stepGraph(options, plan, guidance, info, variant));
       const result = await step({
         coefficients: coefficientsOf(plan, k),
         guidance: ndarray([...guidance.inputs(info)]),
@@ -128,7 +133,7 @@ export async function* denoise<C extends Tensors, S extends Tensors>(
       yield { step: k + 1, total, sample: state[0], x0: result.x0 };
     }
   } finally {
-    for (const step of steps.values()) await step.release();
+    if (!options.graphs) await graphs.release();
   }
 }
 
@@ -196,7 +201,7 @@ type StepInputs = {
   readonly carried: readonly Tensor[];
 };
 type StepOutputs = { readonly state: readonly Tensor[]; readonly carried: readonly Tensor[]; readonly x0: Tensor };
-type StepGraph = Compiled<[StepInputs], StepOutputs>;
+export type StepGraph = Compiled<[StepInputs], StepOutputs>;
 
 function stepGraph<C extends Tensors, S extends Tensors>(
   { system, compile: how }: DenoiseOptions<C, S>,

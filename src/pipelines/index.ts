@@ -18,6 +18,7 @@ export * from './reflow.js';
 export * from './reflowTraining.js';
 export * from './sample.js';
 export * from './scoreModel.js';
+export * from './stepGraphs.js';
 export * from './stylize.js';
 export * from './t5Prompts.js';
 export * from './textToImage.js';

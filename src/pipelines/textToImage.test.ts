@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { type NdArray, ndarray } from '../array/index.js';
 import { cfg, guide, pag } from '../guidance/index.js';
 import { trainTokenizer } from '../io/index.js';
@@ -71,6 +71,26 @@ describe('TextToImage', () => {
     expect(distance(await images({ prompt: 'dog' }), first)).toBeGreaterThan(1e-3);
     expect(distance(await images({ negativePrompt: 'dog' }), first)).toBeGreaterThan(1e-3);
     expect(distance(await images({ guidance: guide(cfg(3), pag(2)) }), first)).toBeGreaterThan(1e-4);
+  });
+
+  it('keeps compiled steps for calls that differ in numbers only', async () => {
+    const kept = new TextToImage(pipeline.parts);
+    const traced = vi.spyOn(model, 'forward');
+    const make = (options: Partial<TextToImageOptions>) => kept.images({ ...base, ...options });
+    const tracings = async (options: Partial<TextToImageOptions>) => {
+      traced.mockClear();
+      expect(numbers(await make(options))).toEqual(numbers(await images(options)));
+      return traced.mock.calls.length;
+    };
+    const once = await tracings({});
+    kept.keepCompiled();
+    expect(await tracings({})).toBe(once);
+    expect(await tracings({ prompt: 'dog', seed: 2, steps: 2 })).toBe(once / 2);
+    expect(await tracings({ guidanceScale: 5 })).toBe(once);
+    expect(await tracings({ size: [8, 8] })).toBe(once);
+    await kept.release();
+    expect(await tracings({})).toBe(once);
+    traced.mockRestore();
   });
 
   it('encodes no prompt that the guidance does not ask for', async () => {

@@ -13,9 +13,18 @@ import { Generator } from '../random/index.js';
 import type { PlanOptions, Sampler, SamplerPlan } from '../samplers/index.js';
 import { type CompileOptions, concat, constant, evaluate, type Hosted, type Tensor } from '../tensor/index.js';
 import { type Control, checkControls, controlResiduals, speaking } from './control.js';
-import { type Denoising, denoise, lastSample, type SampleStep, type SamplingOptions, type Tensors } from './denoise.js';
+import {
+  type Denoising,
+  denoise,
+  lastSample,
+  type SampleStep,
+  type SamplingOptions,
+  type StepGraph,
+  type Tensors,
+} from './denoise.js';
 import { type Autoencoder, LatentSpace } from './latentSpace.js';
 import { binary, checkMask, masked, repeatEach, shrunk, spread } from './masks.js';
+import { StepGraphs } from './stepGraphs.js';
 
 /** A model of latents that is told a text. */
 export interface TextConditioned extends Module {
@@ -112,6 +121,8 @@ export class TextToImage {
   readonly latents: LatentSpace;
   #loras: LowRanks[] = [];
   #textLoras: LowRanks[] = [];
+  #graphs: StepGraphs<StepGraph> | undefined;
+  readonly #guiders = new Map<number, Guider>();
 
   constructor(readonly parts: TextToImageParts) {
     this.latents = new LatentSpace(parts.vae);
@@ -139,6 +150,22 @@ export class TextToImage {
   clearLoras(): void {
     this.#loras = [];
     this.#textLoras = [];
+  }
+
+  /**
+   * From now on the compiled steps of a call stay for the next one, which starts at once where size, number of pictures,
+   * sampler, LoRAs, ControlNets and the guidance (the object, or the scale) are the same. The model's memory stays taken,
+   * too, until {@link release}.
+   */
+  keepCompiled(): void {
+    this.#graphs ??= new StepGraphs();
+  }
+
+  /** Frees what {@link keepCompiled} keeps, and ends it. */
+  async release(): Promise<void> {
+    const graphs = this.#graphs;
+    this.#graphs = undefined;
+    await graphs?.release();
   }
 
   /** Denoises latents step by step, yielding after each. @throws RangeError or TypeError that names the option at fault. */
@@ -173,7 +200,7 @@ export class TextToImage {
     const start = image ? startOf(sampler, steps, options.strength ?? (mask ? 1 : 0.8)) : 0;
     const plan = { ...steps, ...(start > 0 && { start }) };
     const distilled = parts.model instanceof UNet2DCondition ? parts.model.config.timeCondProjDim : undefined;
-    const guidance = options.guidance ?? cfg(distilled ? 1 : guidanceScale);
+    const guidance = options.guidance ?? this.#guider(distilled ? 1 : guidanceScale);
 
     const table = sampler.plan(plan);
     const conditions = await this.#conditions(options, prompts, size, conditionsOf(guidance, table));
@@ -191,11 +218,19 @@ export class TextToImage {
       seed: rng,
       compile: parts.weights ? { ...compile, weights: parts.weights } : compile,
       latents: begun.x,
+      graphs: this.#graphs,
       shape,
       conditions: mapped(conditions, (condition) => mapped(condition, (array) => repeatEach(array, imagesPerPrompt))),
       shared: shared as Hosted<Tensors>,
       system: latentSystem(parts.model, controls, this.#loras),
     };
+  }
+
+  /** The same object for the same scale. */
+  #guider(scale: number): Guider {
+    const guider = this.#guiders.get(scale) ?? cfg(scale);
+    this.#guiders.set(scale, guider);
+    return guider;
   }
 
   /** What the model is told, by the names of the conditions that are asked for. */
@@ -263,6 +298,7 @@ function latentSystem(
 ): Denoising<Tensors, Tensors> {
   return {
     model,
+    from: [...changes, ...controls.flatMap(({ net, guess = false }) => [net, guess])],
     variant: (step) => speaking(controls, step),
     numbers: (_, next) => [next.alpha, next.sigma, ...controls.map(({ scale = 1 }) => scale)],
     predict(x, timestep, condition, { shared, numbers, variant, condition: name }) {
