@@ -17,14 +17,14 @@ export const flowPaths = ['cond-ot', 'vp', 'linear-vp', 'cosine', 'polynomial', 
 /** A way from noise to data, as settings name it. */
 export interface FlowPath {
   readonly path: (typeof flowPaths)[number];
-  /** n of polynomial: alpha = t^n. */
-  readonly pathPower: number;
-  /** Width of schrodinger-bridge. */
-  readonly bridgeSigma: number;
+  /** n of polynomial: alpha = t^n; default 2. */
+  readonly pathPower?: number;
+  /** Width of schrodinger-bridge; default 0.1. */
+  readonly bridgeSigma?: number;
 }
 
 /** How much data and noise is in x_t. @throws RangeError for a power or width out of range. */
-export function affinePathOf({ path, pathPower, bridgeSigma }: FlowPath): AffinePath {
+export function affinePathOf({ path, pathPower = 2, bridgeSigma = 0.1 }: FlowPath): AffinePath {
   switch (path) {
     case 'cond-ot':
       return condOtPath();
@@ -47,5 +47,5 @@ export function affinePathOf({ path, pathPower, bridgeSigma }: FlowPath): Affine
  */
 export function onFlowPath(flow: FlowPath, noise: Tensor, data: Tensor, t: Tensor, shake: () => Tensor) {
   if (flow.path !== 'schrodinger-bridge') return onPath(affinePathOf(flow), noise, data, t);
-  return onFlow(schrodingerBridgeFlow(flow.bridgeSigma), noise, data, t, shake());
+  return onFlow(schrodingerBridgeFlow(flow.bridgeSigma ?? 0.1), noise, data, t, shake());
 }
