@@ -76,3 +76,41 @@ describe('textToImageLearner', () => {
     expect(objectiveFor(flowMatchEuler()).predictionType).toBe('flow');
   });
 });
+
+describe('objectiveFor', () => {
+  const x0 = new Generator(1).randn([500, 1, 1, 1]);
+  const noisy = async (options: Parameters<typeof objectiveFor>[1], shift: number) => {
+    const objective = objectiveFor(flowMatchEuler({ shift }), options);
+    const draws = new Generator(5);
+    const f = compile((x: Tensor) => {
+      const batch = inTraining(() => objective.noisy(x, draws), draws);
+      return Object.fromEntries(Object.entries(batch).filter(([, tensor]) => tensor !== undefined));
+    });
+    const answer = await f(x0);
+    await f.release();
+    return answer;
+  };
+
+  it("shifts a flow's noise levels as its sampler does", async () => {
+    const [plain, shifted] = [await noisy({}, 1), await noisy({}, 3)];
+    for (let i = 0; i < 500; i++) {
+      const sigma = Number(plain.timestep.data[i]) / 1000;
+      expect(Number(shifted.timestep.data[i]) / 1000).toBeCloseTo((3 * sigma) / (1 + 2 * sigma), 5);
+    }
+    expect('weight' in plain).toBe(false);
+  });
+
+  it('weights noise levels as the SD3 script does, and measures the clean latents if it is told to', async () => {
+    const density = 'uniform';
+    const [cosmap, both] = [
+      await noisy({ density, weighting: 'cosmap' }, 1),
+      await noisy({ density, weighting: 'cosmap', preconditionOutputs: true }, 1),
+    ];
+    for (let i = 0; i < 500; i++) {
+      const sigma = Number(cosmap.timestep.data[i]) / 1000;
+      const weight = 2 / (Math.PI * (1 - 2 * sigma + 2 * sigma ** 2));
+      expect(Number(cosmap.weight.data[i])).toBeCloseTo(weight, 4);
+      expect(Number(both.weight.data[i])).toBeCloseTo(weight * sigma ** 2, 4);
+    }
+  });
+});
