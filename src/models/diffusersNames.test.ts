@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { ndarray } from '../array/index.js';
 import type { Module } from '../nn/index.js';
 import { Generator } from '../random/index.js';
 import { ControlNet } from './controlNet.js';
@@ -129,12 +130,12 @@ describe('a LoRA', () => {
   it('says its scale in its weights, since diffusers takes the rank for alpha', async () => {
     const lora = new Lora(sd1, { rank: 2, alpha: 6 }, rng);
     const [factors] = lora.layers;
-    factors.up.set({
-      ...factors.up.value,
-      data: factors.up.value.data.map(() => 1) as Float32Array<ArrayBuffer>,
-    } as never);
+    const { shape, size } = factors.up;
+    factors.up.set(ndarray(new Float32Array(size).fill(1), shape));
     const tensors = [...(await lora.toTensors('unet'))];
-    expect(new Set(tensors.find(([name]) => name.endsWith('up.weight'))![1].data)).toEqual(new Set([3]));
+    expect(new Set(tensors.find(([name]) => name.endsWith('up.weight'))![1].data as Float32Array)).toEqual(
+      new Set([3]),
+    );
     expect(tensors.every(([name]) => name.includes('lora'))).toBe(true);
   });
 });
