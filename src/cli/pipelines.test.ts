@@ -2,8 +2,18 @@ import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ndarray } from '../array/index.js';
 import { ClipTokenizer, configText } from '../io/index.js';
-import { makeFolder, readBytes, readImage, readSafetensors, savePng, writeJson } from '../io/node/index.js';
+import {
+  makeFolder,
+  readBytes,
+  readImage,
+  readJson,
+  readSafetensors,
+  savePng,
+  writeJson,
+  writeNpz,
+} from '../io/node/index.js';
 import { AutoencoderKL, CLIPTextModel, ControlNet, DiT, UNet2DCondition } from '../models/index.js';
 import { saveModel } from '../models/node/index.js';
 import { saveTextToImage } from '../pipelines/node/index.js';
@@ -141,6 +151,42 @@ describe('a folder of DiTPipeline', () => {
     expect(sampled.err).toContain(`makes pictures of texts: noisewright generate --model ${at('sd')}`);
     const measured = await cli('likelihood', at('dit'));
     expect(measured.err).toContain("likelihood is for models of pixels, and this one is of an autoencoder's latents");
+  });
+});
+
+describe('noisewright train --vae', () => {
+  it('trains on latents, goes on, and samples pictures', async () => {
+    const images = ndarray(
+      Uint8Array.from({ length: 8 * 768 }, (_, i) => (i * 37) % 256),
+      [8, 3, 16, 16],
+      'uint8',
+    );
+    const labels = ndarray(
+      Array.from({ length: 8 }, (_, i) => i % 2),
+      [8],
+      'int32',
+    );
+    await writeNpz(at('toy.npz'), { images, labels });
+    const config = '{"numLayers": 1, "attentionHeadDim": 8, "patchSize": 4}';
+    const train = (...more: string[]) =>
+      cli(
+        ...['train', '--model', 'dit', '--preset', 'tiny', '--model-config', config, '--data', at('toy.npz')],
+        ...['--batch', '4', '--threads', '1', '--predict', 'flow', '--vae', at('sd'), '--out', at('latent'), ...more],
+      );
+    expect(await train('--steps', '2', '--sample-every', '2')).toMatchObject({ code: 0, err: '' });
+    expect(await readJson(at('latent', 'transformer', 'config.json'))).toMatchObject({
+      in_channels: 4,
+      sample_size: 8,
+    });
+    expect(await readImage(at('latent', 'samples', 'step-0000002.png'), { channels: 3 })).toBeTruthy();
+    expect(await cli('train', '--resume', at('latent'), '--steps', '3')).toMatchObject({ code: 0, err: '' });
+    const flags = ['--steps', '2', '--per-class', '1', '--threads', '1', '--save-tensor', at('l.safetensors')];
+    expect(await cli('sample', at('latent'), ...flags, '--out', at('l.png'))).toMatchObject({ code: 0, err: '' });
+    expect((await readSafetensors(at('l.safetensors'))).tensors.get('samples')!.shape).toEqual([2, 3, 16, 16]);
+    expect((await train('--flip', '--out', at('x'))).err).toContain('flip mirrors pictures, not the latents of vae');
+    expect((await train('--vae', at('edges'), '--out', at('x'))).err).toContain(
+      'training on latents needs an AutoencoderKL',
+    );
   });
 });
 

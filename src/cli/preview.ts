@@ -2,7 +2,7 @@ import { cfg, unguided } from '../guidance/index.js';
 import { imageGrid } from '../io/index.js';
 import { savePng } from '../io/node/index.js';
 import { denoiserClass } from '../models/index.js';
-import { asRectifiedFlow, sampleImages } from '../pipelines/index.js';
+import { asRectifiedFlow, LatentSpace, sampleImages } from '../pipelines/index.js';
 import { Generator } from '../random/index.js';
 import { samplerFromConfig } from '../samplers/index.js';
 import { samplerConfigOf } from '../training/index.js';
@@ -27,5 +27,7 @@ export async function savePreview(run: TrainingRun, path: string, signal: AbortS
     signal,
     compile: { device: config.device, threads: config.threads },
   });
-  await savePng(path, imageGrid(images, 4, { rowLabels: names, scale: gridScale(size) }));
+  const compile = { device: config.device, threads: config.threads };
+  const pictures = run.vae ? await new LatentSpace(run.vae).decode(images, compile) : images;
+  await savePng(path, imageGrid(pictures, 4, { rowLabels: names, scale: gridScale(size) }));
 }

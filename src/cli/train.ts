@@ -27,6 +27,7 @@ export function defineTrain(program: Command, cli: Cli): void {
       examples: [
         'train --model dit --preset xs --data fashion-mnist --steps 2000 --out runs/a',
         'train --model unet --preset s --data photos/ --size 32 --predict v --out runs/b',
+        'train --model dit --predict flow --data photos/ --size 64 --vae runs/vae --out runs/latent   # latents, as SiT',
         'train --model noisy-classifier --data fashion-mnist --out runs/clf   # to guide sample with',
         'train --model glow --data mnist --steps 3000 --out runs/glow          # then sample-flow',
         'train --resume runs/a --steps 4000      # --steps is the total; all else comes from the run',

@@ -15,6 +15,7 @@ const groups: FlagGroups<Field> = [
       data: 'fashion-mnist, mnist, a folder with one sub-folder of pictures per class, idx:DIR, cifar10:DIR, FILE.npz or FILE.safetensors',
       size: 'scale and crop pictures to this side length',
       flip: 'mirror every second picture, chosen anew each epoch',
+      vae: 'folder of an autoencoder (train-vae makes one): train on its latents, as latent diffusion does',
       skipCorrupt: 'leave out pictures that cannot be read instead of failing',
     },
   ],

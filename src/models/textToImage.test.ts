@@ -310,7 +310,7 @@ describe('PixArtTransformer2D', () => {
     ),
   );
   const size = { resolution: constant(ndarray([64, 48], [1, 2])), aspectRatio: constant(ndarray([0.75], [1, 1])) };
-  const conditions = { encoderHiddenStates: constant(rng.randn([1, 3, 5])), size };
+  const conditions = { encoderHiddenStates: constant(rng.randn([1, 3, 5])), ...size };
 
   it('predicts noise and variance', () => {
     expect(model.forward(constant(x), constant(t), conditions).shape).toEqual([1, 4, 4, 6]);
@@ -322,7 +322,7 @@ describe('PixArtTransformer2D', () => {
   it('does not see masked text', async () => {
     const encoderAttentionMask = constant(ndarray([1, 1, 0], [1, 3]));
     const run = compile((text: Tensor) =>
-      model.forward(constant(x), constant(t), { size, encoderHiddenStates: text, encoderAttentionMask }),
+      model.forward(constant(x), constant(t), { ...size, encoderHiddenStates: text, encoderAttentionMask }),
     );
     const text = rng.randn([1, 3, 5]);
     const other = ndarray(text.data.slice().fill(7, 10), [1, 3, 5]);

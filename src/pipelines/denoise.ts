@@ -174,7 +174,7 @@ const lackOf = (condition: string): string =>
  */
 export async function lastSample(
   steps: AsyncIterable<SampleStep>,
-  onStep?: (step: SampleStep) => void | Promise<void>,
+  onStep?: (step: SampleStep) => unknown,
 ): Promise<NdArray<'float32'>> {
   let last: NdArray | undefined;
   for await (const step of steps) {

@@ -104,7 +104,7 @@ export interface TextToImageOptions extends Omit<SamplingOptions, 'sampler' | 'p
 
 export interface ImagesOptions {
   /** After each step, which waits for it; `latents.decode(step.x0)` shows what the picture is about to become. */
-  readonly onStep?: (step: SampleStep) => void | Promise<void>;
+  readonly onStep?: (step: SampleStep) => unknown;
   /** false: pictures are not judged, even when the model comes with a safety checker. */
   readonly safetyChecker?: boolean;
   /** What the safety checker finds, one for each picture. */

@@ -25,6 +25,8 @@ export const trainConfig = z.strictObject({
   size: count.optional(),
   flip: z.boolean().default(false),
   skipCorrupt: z.boolean().default(false),
+  /** An autoencoder's folder, or that of a pipeline with one: the model is trained on its latents. */
+  vae: z.string().optional(),
   /** Total number of optimiser steps. */
   steps: count.default(2000),
   batch: count.default(64),

@@ -7,6 +7,7 @@ export * from './ema.js';
 export * from './flows.js';
 export * from './heldOutLoss.js';
 export * from './imageQuality.js';
+export * from './latents.js';
 export * from './learning.js';
 export * from './metrics/index.js';
 export * from './noisyClassifier.js';

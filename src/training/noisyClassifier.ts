@@ -24,6 +24,7 @@ export const noisyClassification = ({ predictionType, noisy }: Objective): Objec
 
 /** Fields of a run's config that only a denoiser has a use for. */
 export const denoiserFields = [
+  'vae',
   'learnVariance',
   'minSnrGamma',
   'flowWeighting',
@@ -37,8 +38,9 @@ export const denoiserFields = [
 
 /** @throws TypeError for settings of a run that a classifier of noisy images has no use for. */
 export function checkClassifierConfig(config: TrainConfig): void {
-  const { learnVariance, minSnrGamma, flowWeighting, sampleEvery, path, coupling } = config;
+  const { vae, learnVariance, minSnrGamma, flowWeighting, sampleEvery, path, coupling } = config;
   const odd = {
+    vae,
     learnVariance,
     minSnrGamma,
     sampleEvery,

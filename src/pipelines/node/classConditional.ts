@@ -9,8 +9,8 @@ import { loadComponent, loadModel } from '../../models/node/index.js';
 import { type Sampler, samplerFromConfig } from '../../samplers/index.js';
 import type { CompileOptions } from '../../tensor/index.js';
 import type { SampleStep } from '../denoise.js';
-import { type Autoencoder, LatentSpace } from '../latentSpace.js';
 import { asRectifiedFlow } from '../flowOnPath.js';
+import { type Autoencoder, LatentSpace } from '../latentSpace.js';
 import { type SampleOptions, sample, sampleImages } from '../sample.js';
 
 const modelIndex = z.looseObject({

@@ -16,12 +16,14 @@ export interface PipelineParts {
   readonly classNames: readonly string[];
   /** Of a flow that is not one of straight lines. */
   readonly flowPath?: FlowPath;
+  /** The class of the autoencoder, which lies beside them, of a model of latents. */
+  readonly vae?: string;
 }
 
 /** Writes a pipeline in diffusers' layout: model_index.json, scheduler/ and transformer/, unet/ or classifier/. */
 export async function writePipelineFolder(
   folder: string,
-  { model, weights, scheduler, classNames, flowPath }: PipelineParts,
+  { model, weights, scheduler, classNames, flowPath, vae }: PipelineParts,
 ): Promise<void> {
   const { className, folder: part, library } = trainableClass(classNameOf(model));
   await makeFolder(join(folder, 'scheduler'));
@@ -35,6 +37,7 @@ export async function writePipelineFolder(
     _diffusers_version: '0.40.0',
     [part]: [part === 'classifier' ? 'noisewright' : (library ?? 'diffusers'), className],
     scheduler: ['diffusers', scheduler._class_name],
+    ...(vae && { vae: ['diffusers', vae] }),
     ...(flowPath && { _flow_path: flowPath }),
     id2label: Object.fromEntries(classNames.map((name, i) => [String(i), name])),
   });

@@ -1,10 +1,14 @@
+import { join } from 'node:path';
 import type { z } from 'zod';
 import { batches, type Dataset } from '../../data/index.js';
 import { openDataset } from '../../data/node/index.js';
-import { EncoderUNet, trainableClass } from '../../models/index.js';
+import { pathExists } from '../../io/node/index.js';
+import { AutoencoderKL, EncoderUNet, trainableClass } from '../../models/index.js';
+import { loadComponent, saveModel } from '../../models/node/index.js';
 import { Generator } from '../../random/index.js';
 import { flowPathOf, type TrainConfig, type TrainOptions, trainConfig } from '../config.js';
 import { learningBatches } from '../coupling.js';
+import { latentDataset, latentShape } from '../latents.js';
 import { type AccuracyByNoise, accuracyByNoise, checkClassifierConfig } from '../noisyClassifier.js';
 import { samplerConfigOf } from '../samplerConfig.js';
 import { processOf, TrainingSession } from '../session.js';
@@ -28,8 +32,11 @@ export class TrainingRun {
   private constructor(
     private readonly files: RunFolder,
     readonly config: TrainConfig,
+    /** Pictures, also where the model is one of latents. */
     readonly dataset: Dataset,
     readonly session: TrainingSession,
+    /** Of a model of latents. */
+    readonly vae?: AutoencoderKL,
   ) {}
 
   get folder(): string {
@@ -67,11 +74,13 @@ export class TrainingRun {
     const [channels, height, width] = dataset.shape;
     if (height !== width)
       throw new RangeError(`${data}: images are ${height}x${width}; give --size to make them square`);
-    const format = { channels, size: height, classes: dataset.classNames.length };
-    const modelConfig = { ...(config.learnVariance && { outChannels: 2 * channels }), ...config.modelConfig };
+    const vae = config.vae === undefined ? undefined : await openVae(config, files.path);
+    const [inChannels, side] = vae ? latentShape(dataset, vae) : [channels, height];
+    const format = { channels: inChannels, size: side, classes: dataset.classNames.length };
+    const modelConfig = { ...(config.learnVariance && { outChannels: 2 * inChannels }), ...config.modelConfig };
     const model = trainableClass(config.model).create(modelConfig, format, new Generator(config.seed));
     const resolved = { ...config, modelConfig: { ...model.config } };
-    return new TrainingRun(files, resolved, dataset, new TrainingSession(model, resolved));
+    return new TrainingRun(files, resolved, dataset, new TrainingSession(model, resolved), vae);
   }
 
   /**
@@ -86,13 +95,21 @@ export class TrainingRun {
       {
         session,
         settings: config,
-        batches: () =>
-          learningBatches(batches(this.dataset, { batch, seed, flip, position: session.position }), config),
+        batches: async () =>
+          learningBatches(batches(await this.shown(signal), { batch, seed, flip, position: session.position }), config),
         write: (folder) => this.writePipeline(folder),
         after: (step, saved) => this.after(step, saved, signal),
       },
       signal,
     );
+  }
+
+  /** What the model is shown: pictures, or their latents. */
+  private async shown(signal?: AbortSignal): Promise<Dataset> {
+    const { seed, device, threads } = this.config;
+    return this.vae
+      ? latentDataset(this.dataset, this.vae, { seed, compile: { device, threads }, signal })
+      : this.dataset;
   }
 
   private async *after(step: number, saved: boolean, signal?: AbortSignal): AsyncGenerator<RunEvent, void, undefined> {
@@ -121,18 +138,33 @@ export class TrainingRun {
   }
 
   private async writePipeline(folder: string): Promise<void> {
-    const { model, session, config, dataset } = this;
-    const scheduler = samplerConfigOf(config);
+    const { model, session, config, dataset, vae } = this;
+    // Only the run has the autoencoder: its checkpoints are to train from.
+    const place = join(folder, 'vae');
+    if (vae && folder === this.folder && !(await pathExists(place))) await saveModel(place, vae);
     await writePipelineFolder(folder, {
       model,
       weights: await session.averagedState(),
-      scheduler,
+      scheduler: samplerConfigOf(config),
       classNames: dataset.classNames,
       flowPath: flowPathOf(config),
+      ...(vae && { vae: AutoencoderKL.className }),
     });
   }
 
   release(): Promise<void> {
     return this.session.release();
   }
+}
+
+/** The autoencoder that a run was begun with: its own copy, or that of its config. */
+async function openVae({ vae: source, flip }: TrainConfig, folder: string): Promise<AutoencoderKL> {
+  if (flip) throw new TypeError('training: flip mirrors pictures, not the latents of vae; leave it out');
+  const places = [join(folder, 'vae'), join(source!, 'vae'), source!];
+  const there = await Promise.all(places.map((place) => pathExists(join(place, 'config.json'))));
+  const place = places.find((_, i) => there[i]) ?? source!;
+  const vae = await loadComponent(place);
+  if (!(vae instanceof AutoencoderKL))
+    throw new TypeError(`${place}: training on latents needs an ${AutoencoderKL.className}`);
+  return vae;
 }
