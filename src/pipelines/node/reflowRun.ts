@@ -175,6 +175,7 @@ function checkTeacher({ teacher, pairGuidance, conditionDropout }: ReflowTrainin
     throw new Error(
       `${teacher} predicts ${sampler.predictionType}: reflow begins with a model trained with --predict flow`,
     );
+  if (opened.latents) throw new Error(`${teacher} is a model of latents: reflow begins with a model of images`);
   if (model instanceof FlowOnPath)
     throw new Error(`${teacher} was trained on another path: reflow begins with one trained with --path cond-ot`);
   const wantsNull = conditionDropout > 0 || pairGuidance !== 1;
