@@ -44,12 +44,20 @@ export function fromFloat16(bits: number): number {
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
 
+/** The number of every bit pattern, once there is something to convert: a tenth of the time of working each one out. */
+let halves: Float32Array | undefined;
+
 /** Converts any floating array to float32 (returned as it is when it already is). */
 export function toFloat32(array: NdArray): NdArray<'float32'> {
   if (array.dtype === 'float32') return array as NdArray<'float32'>;
-  const decode = array.dtype === 'float16' ? fromFloat16 : array.dtype === 'bfloat16' ? fromBfloat16 : Number;
   const source = array.data as ArrayLike<number | bigint>;
   const data = new Float32Array(source.length);
+  if (array.dtype === 'float16') {
+    halves ??= Float32Array.from({ length: 2 ** 16 }, (_, bits) => fromFloat16(bits));
+    for (let i = 0; i < data.length; i++) data[i] = halves[source[i] as number];
+    return ndarray(data, array.shape, 'float32');
+  }
+  const decode = array.dtype === 'bfloat16' ? fromBfloat16 : Number;
   for (let i = 0; i < data.length; i++) data[i] = decode(source[i] as number);
   return ndarray(data, array.shape, 'float32');
 }

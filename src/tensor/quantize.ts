@@ -63,7 +63,7 @@ const known = new WeakMap<Variable, Quantized>();
 function ofWeight(weight: Variable): Quantized {
   const before = known.get(weight);
   if (before && before.values.sourceVersion === weight.version) return before;
-  const { values, scales } = quantize(weight.value);
+  const { values, scales } = withNumbers(weight.value, (array) => quantize(array));
   const made = { values: new QuantizedWeight(values, weight), scales: constant(scales) };
   known.set(weight, made);
   return made;
@@ -76,9 +76,8 @@ const ROWS = 64;
  * Rounds a weight [out, in] or [out, in, kH, kW] to whole numbers in -127..127 times a scale for each row.
  * @returns values [kH * kW * in, out]
  */
-export function quantize(weight: NdArray): { values: NdArray<'int8'>; scales: NdArray<'float32'> } {
-  const [out, channels] = weight.shape;
-  const data = floats(weight);
+export function quantize({ shape, data }: NdArray<'float32'>): { values: NdArray<'int8'>; scales: NdArray<'float32'> } {
+  const [out, channels] = shape;
   const width = data.length / out;
   const taps = width / channels;
   const scales = new Float32Array(out);
@@ -100,11 +99,15 @@ export function quantize(weight: NdArray): { values: NdArray<'int8'>; scales: Nd
   return { values: ndarray<'int8'>(values, [width, out], 'int8'), scales: ndarray(scales) };
 }
 
-/** The numbers of a weight, which stays in its file if it is there. */
-function floats(weight: NdArray): Float32Array {
+/** A weight that lies in a file stays there, and what was read of it is freed at once. */
+function withNumbers<T>(weight: NdArray, use: (numbers: NdArray<'float32'>) => T): T {
   const stored = weight instanceof StoredArray ? weight.stored : undefined;
-  if (!stored) return toFloat32(weight).data;
-  return toFloat32(fromBytes(stored.read(), weight.shape, stored.dtype)).data;
+  if (!stored) return use(toFloat32(weight));
+  const read = fromBytes(stored.read(), weight.shape, stored.dtype);
+  const numbers = toFloat32(read);
+  const result = use(numbers);
+  structuredClone(0, { transfer: [...new Set([read.data.buffer, numbers.data.buffer])] as ArrayBuffer[] });
+  return result;
 }
 
 type Nothing = Record<string, never>;

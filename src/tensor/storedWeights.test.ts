@@ -6,7 +6,7 @@ import { type NdArray, type StoredArray, toFloat32, toHalf } from '../array/inde
 import { openSafetensors, writeSafetensors } from '../io/node/index.js';
 import { Generator } from '../random/index.js';
 import { emitGraph } from './graph.js';
-import { compile, type Tensor, variable } from './index.js';
+import { compile, linear, type Tensor, variable } from './index.js';
 
 let folder: string;
 beforeAll(async () => {
@@ -89,4 +89,19 @@ describe('weights of 16 bits', () => {
     expect(flags((x) => x.matmul(v.exp()))).toEqual([false]);
     expect(flags((x) => x.matmul(v).add(v.sum()))).toEqual([false]);
   });
+});
+
+it.each(['float32', 'float16'] as const)('weights of 8 bits are made from %s without keeping it', async (dtype) => {
+  const path = join(folder, `eight-${dtype}.safetensors`);
+  const whole = rng.randn([256, 300]);
+  await writeSafetensors(path, { w: dtype === 'float32' ? whole : toHalf(whole, dtype) });
+  const stored = ((await openSafetensors(path)).tensors.get('w') as StoredArray).asFloat32();
+  const x = rng.randn([2, 300]);
+  const [v, u] = [variable(stored), variable(whole)];
+  const fromFile = compile((y: Tensor) => linear(y, v), { freeze: true, weights: 'int8' });
+  const fromMemory = compile((y: Tensor) => linear(y, u), { freeze: true, weights: 'int8' });
+  const [a, b] = [(await fromFile(x)).data as Float32Array, (await fromMemory(x)).data as Float32Array];
+  for (const [i, value] of a.entries()) expect(Math.abs(value - b[i])).toBeLessThan(0.5);
+  expect(stored.stored).toBeDefined();
+  expect(toFloat32(stored).data[0]).toBeCloseTo(whole.data[0], 2);
 });
