@@ -76,7 +76,11 @@ export function textToImageLearner(system: TextToImageLearning, rng: Generator):
     loss(part) {
       const told = Object.fromEntries(names.map((name) => [name, part[name]]));
       const conditions = conditionsOf(trained, { ...told, ...(part.timeIds && { timeIds: part.timeIds }) });
-      return objective.loss(prediction(model, trained, part, conditions), part as NoisyBatch);
+      const answer = prediction(model, trained, part, conditions);
+      const channels = part.x.shape[1];
+      // What PixArt says of the variance is not trained further, as in diffusers' script.
+      const mean = answer.shape[1] > channels ? answer.slice(1, 0, channels) : answer;
+      return objective.loss(mean, part as NoisyBatch);
     },
   };
 }

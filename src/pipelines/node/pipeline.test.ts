@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from 'vitest';
 import { cfg } from '../../guidance/index.js';
 import { ClipTokenizer, configText } from '../../io/index.js';
-import { saveTokenizer, writeJson, writeSafetensors } from '../../io/node/index.js';
+import { savePng, saveTokenizer, writeJson, writeSafetensors } from '../../io/node/index.js';
 import {
   AutoencoderKL,
   CLIPTextModelWithProjection,
@@ -21,6 +21,7 @@ import { Sd3Prompts } from '../promptEncoders.js';
 import type { TextToImage } from '../textToImage.js';
 import type { ClassConditionalPipeline } from './classConditional.js';
 import { Pipeline } from './pipeline.js';
+import { TextToImageRun } from './textToImageRun.js';
 
 const spiece = new URL('../../io/fixtures/spiece.model', import.meta.url);
 const rng = new Generator(0);
@@ -213,6 +214,24 @@ describe('PixArt', () => {
     expect(cat.data).not.toEqual(dog.data);
   });
 
+  it('is trained further', async () => {
+    const parts = { transformer: transformer(true), vae, tokenizer: 't5', text_encoder: t5 } as const;
+    const path = await folder('trained', 'PixArtAlphaPipeline', parts, ddim() as Sampler);
+    const data = new Uint8Array(768).map((_, i) => (i * 7) % 256);
+    for (const name of ['a cat', 'a dog']) {
+      await savePng(at('data', `${name}.png`), { width: 16, height: 16, channels: 3, data });
+      await writeFile(at('data', `${name}.txt`), name);
+    }
+    const options = { model: path, data: at('data'), steps: 1, batch: 2, size: 16, threads: 1 };
+    const run = await TextToImageRun.create(options, at('run'));
+    const losses: number[] = [];
+    for await (const event of run.run()) if (event.kind === 'step') losses.push(event.loss);
+    await run.release();
+    expect(losses).toEqual([expect.any(Number)]);
+    const again = await Pipeline.fromPretrained(at('run'), { kind: 'text-to-image' });
+    expect(again.parts.model).toBeInstanceOf(PixArtTransformer2D);
+  });
+
   it('keeps prompts that are too long, unless they are plain', async () => {
     const parts = { transformer: transformer(false), vae, tokenizer: 't5', text_encoder: t5 } as const;
     const path = await folder('long', 'PixArtAlphaPipeline', parts, ddim() as Sampler);
@@ -230,6 +249,10 @@ describe('a folder that cannot be opened', () => {
     await expect(Pipeline.fromPretrained(path)).rejects.toThrow(
       /video\/model_index.json: _class_name: CogVideoXPipeline is not known here, expected one of StableDiffusionPipeline, .*DiTPipeline/,
     );
+    const refiner = { unet: sd3, vae };
+    const more = { requires_aesthetics_score: true };
+    const scored = await folder('refiner', 'StableDiffusionXLImg2ImgPipeline', refiner, ddim() as Sampler, more);
+    await expect(Pipeline.fromPretrained(scored)).rejects.toThrow('refiners that are told a score are not known');
     await expect(Pipeline.fromPretrained(at('nowhere'))).rejects.toThrow('nowhere: no such folder');
   });
 

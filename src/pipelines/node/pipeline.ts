@@ -25,16 +25,18 @@ export interface PipelineOptions<K extends PipelineKind = PipelineKind>
 }
 
 const stableDiffusion = ['StableDiffusion', 'StableDiffusionXL', 'StableDiffusion3'];
-const tasks = ['', 'Img2Img', 'Inpaint', 'ControlNet', 'ControlNetImg2Img', 'ControlNetInpaint', 'PAG'];
+const tasks = ['', 'Img2Img', 'Inpaint', 'ControlNet', 'ControlNetImg2Img', 'ControlNetInpaint'];
+const perturbed = ['PAG', 'PAGImg2Img', 'PAGInpaint', 'ControlNetPAG', 'ControlNetPAGInpaint'];
 
 /** diffusers' classes, and those that write what this library trains, by what opens them. */
 export const pipelineClasses: Readonly<Record<PipelineKind, readonly string[]>> = {
   'text-to-image': [
-    ...stableDiffusion.flatMap((family) => tasks.map((task) => `${family}${task}Pipeline`)),
+    ...stableDiffusion.flatMap((family) => [...tasks, ...perturbed].map((task) => `${family}${task}Pipeline`)),
     'LatentConsistencyModelPipeline',
     'LatentConsistencyModelImg2ImgPipeline',
     'PixArtAlphaPipeline',
     'PixArtSigmaPipeline',
+    'PixArtSigmaPAGPipeline',
   ],
   'class-conditional': ['DiTPipeline', 'DDPMPipeline', 'DDIMPipeline'],
 };

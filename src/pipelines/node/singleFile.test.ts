@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { StoredArray } from '../../array/index.js';
 import { ldmUnetName, ldmVaeName, loraFor, UNet2DCondition } from '../../models/index.js';
 import { Generator } from '../../random/index.js';
+import { Pipeline } from './pipeline.js';
 import { loadSingleFile } from './singleFile.js';
 
 let folder: string;
@@ -112,6 +113,8 @@ describe('a single-file checkpoint', () => {
     expect(weight).toBeInstanceOf(StoredArray);
     expect((weight as StoredArray).stored).toMatchObject({ dtype: 'float16' });
     expect(parts.sampler.className).toBe('PNDMScheduler');
+    const asked = Pipeline.fromPretrained(join(folder, 'sd.safetensors'), { kind: 'class-conditional' });
+    await expect(asked).rejects.toThrow('a text-to-image pipeline, expected a class-conditional one');
   }, 60_000);
 
   it('is refused when it is of another family, or not whole', async () => {

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Pipeline } from './pipeline.js';
 import { chosenFiles, modelFolder } from './source.js';
 
 const files: Record<string, Buffer> = {
@@ -115,6 +116,12 @@ describe('a model at the hub', () => {
       false,
     );
     await modelFolder('me/model', await start());
+  });
+
+  it('is what a pipeline is opened from', async () => {
+    await expect(Pipeline.fromPretrained('me/model', await start())).rejects.toThrow(
+      /snapshots.*model_index.json: it names no unet and no transformer/,
+    );
   });
 
   it('is named when it is not there', async () => {

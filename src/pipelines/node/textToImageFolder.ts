@@ -60,6 +60,12 @@ export async function loadTextToImage(folder: string, options: LoadTextToImageOp
       throw fileError('read', path, new Error(`it names ${name} (${className}), but ${folder} has no such folder`));
     return loadComponent(join(folder, name), className) as Promise<unknown> as Promise<M>;
   };
+  if (index.requires_aesthetics_score === true)
+    throw fileError(
+      'read',
+      path,
+      new Error('requires_aesthetics_score: refiners that are told a score are not known here'),
+    );
   const modelName = ['unet', 'transformer'].find((name) => classOf(index, name));
   if (!modelName) throw fileError('read', path, new Error('it names no unet and no transformer'));
   const scheduler = join(folder, 'scheduler', 'scheduler_config.json');
@@ -124,7 +130,7 @@ async function safetyCheck(folder: string, index: ModelIndex): Promise<SafetyChe
 async function promptEncoder(folder: string, index: ModelIndex, model: TextConditioned): Promise<PromptEncoder> {
   if (model instanceof PixArtTransformer2D) {
     if (!classOf(index, 'text_encoder')) return withoutEncoder(folder);
-    const length = index._class_name === 'PixArtSigmaPipeline' ? 300 : 120;
+    const length = index._class_name.startsWith('PixArtSigma') ? 300 : 120;
     return new PixArtPrompts(await t5Tower(folder, index, ''), length, model.isToldSize);
   }
   const numbers = ['', '_2'].filter((suffix) => classOf(index, `text_encoder${suffix}`));
