@@ -12,7 +12,8 @@ import { Generator } from '../../random/index.js';
 import type { EmojiFolderOptions } from './emoji.js';
 import { packageFolder } from './packages.js';
 
-const nouns =
+/** An emoji and its word each. */
+export const nouns =
   `💙 heart, ⭐ star, 🔵 circle, 🟦 square, 🔷 diamond, 🔺 triangle, 💧 drop, 🌙 moon, 🍎 apple, 🍐 pear, 🍌 banana,
 🍒 cherry, 🍄 mushroom, 🍁 leaf, 🌲 tree, 🌷 tulip, 🐟 fish, 🐦 bird, 🦋 butterfly, 🐱 cat, 🐰 rabbit, 🐻 bear, 🐸 frog,
 🏠 house, 🚗 car, 🚀 rocket, 🔑 key, 🔔 bell, 📘 book, 👕 shirt, 👑 crown, 🎈 balloon`
