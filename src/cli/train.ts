@@ -54,6 +54,7 @@ async function train(output: Output, options: Options): Promise<ExitCode> {
     `${name}, ${figure(run.model.parameterCount() / 1e6)} million parameters; ${dataset.name}: ${dataset.length} pictures of ${dataset.shape.join('x')} in ${dataset.classNames.length} classes`,
   );
   reportSkipped(output, dataset.skipped);
+  if (run.vae) output.line('their latents are drawn first, which takes a while where there are many');
   const guidance =
     run.model instanceof EncoderUNet
       ? `--guidance classifier=2 --classifier ${shellWord(folder)}`
