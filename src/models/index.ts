@@ -1,3 +1,4 @@
+export * from './adainInit.js';
 export * from './adainNet.js';
 export * from './autoencoderKl.js';
 export * from './autoencoderTiny.js';
@@ -28,8 +29,8 @@ export * from './pixelCnn.js';
 export * from './registry.js';
 export * from './safetyChecker.js';
 export * from './sd3Transformer2d.js';
-export { type Pieces, piecewise, type Tiles, type Tiling } from './tiles.js';
 export * from './t5Encoder.js';
+export { type Pieces, piecewise, type Tiles, type Tiling } from './tiles.js';
 export * from './unet2d.js';
 export * from './unet2dCondition.js';
 export * from './uvit.js';
