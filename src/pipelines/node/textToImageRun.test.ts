@@ -2,18 +2,20 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ndarray } from '../../array/index.js';
 import { type Raster, trainTokenizer } from '../../io/index.js';
 import { readSafetensors, savePng, saveTokenizer, writeJson } from '../../io/node/index.js';
 import {
   AutoencoderKL,
   CLIPTextModel,
   CLIPTextModelWithProjection,
+  type ControlNet,
   loraLayers,
   SD3Transformer2D,
   type StoredModel,
   UNet2DCondition,
 } from '../../models/index.js';
-import { saveModel } from '../../models/node/index.js';
+import { loadComponent, saveModel } from '../../models/node/index.js';
 import { Generator } from '../../random/index.js';
 import { euler, flowMatchEuler, type Sampler } from '../../samplers/index.js';
 import { loadTextToImage, loraFile, TextToImageRun } from './index.js';
@@ -200,4 +202,18 @@ it('tells SDXL what size pictures had and how they were cropped', async () => {
     );
   await finish(run);
   expect(told[0]).toEqual([16, 24, 0, 4, 16, 16]);
+});
+
+it("trains SDXL's ControlNet, which opens and speaks", async () => {
+  await train('sdxl-edges', 'sdxl', { controlnet: true, hint: 'edges', steps: 3, learningRate: 0.1 });
+  const net = (await loadComponent(at('sdxl-edges', 'controlnet'))) as ControlNet;
+  expect(net.config).toMatchObject({ additionEmbedType: 'text_time', crossAttentionDim: 16 });
+  const pipeline = await loadTextToImage(at('sdxl'));
+  const request = { prompt: captions[0], steps: 2, seed: 1, compile: { threads: 1 } };
+  const image = ndarray(new Float32Array(3 * 256).fill(1), [1, 3, 16, 16]);
+  const [led, free] = [
+    await pipeline.images({ ...request, controls: [{ net, image }] }),
+    await pipeline.images(request),
+  ];
+  expect([...led.data]).not.toEqual([...free.data]);
 });
