@@ -77,9 +77,30 @@ test('a small VGG is trained as a classifier, and its eyes are used', async () =
   expect(tensors.get('encoder.conv3_1.weight')?.shape).toEqual([4, 2, 3, 3]);
 });
 
+test('a net that gives pictures back begins one that paints', async () => {
+  const flags = ['--objective', 'reconstruction', '--channels', '6,6,8,8'];
+  const rest = [...data(), ...rates, '--steps', '1', '--learning-rate', '0.001'];
+  expect(await call('train-style', ...rest, ...flags, '--out', at('copy'))).toMatchObject({ code: 0, err: '' });
+  expect(await call('train-style', ...rest, '--encoder', at('copy'), '--out', at('paint'))).toMatchObject({
+    code: 0,
+    err: '',
+  });
+  const state = async (run: string) => (await readSafetensors(join(at(run), 'net', 'model.safetensors'))).tensors;
+  const [copy, paint] = [await state('copy'), await state('paint')];
+  expect(paint.get('encoder.conv2_1.weight')?.shape).toEqual(copy.get('encoder.conv2_1.weight')?.shape);
+  const worst = (name: string) =>
+    (paint.get(name)!.data as Float32Array).reduce(
+      (max, x, i) => Math.max(max, Math.abs(x - Number(copy.get(name)!.data[i]))),
+      0,
+    );
+  expect(worst('decoder.conv2_2.weight')).toBeLessThan(0.01); // the decoder goes on from where it was
+  expect((await train('narrow', 1, '--objective', 'reconstruction')).err).toContain('expected at least 6');
+});
+
 test.each([
   [[], '--content is missing: the picture'],
   [['--content', 'a.png'], '--style is missing: a picture in the style'],
+  [['--content', 'a.png', '--style', 'b.png'], '--weights is missing: a folder of train-style'],
   [['--content', 'a.png', '--style', 'b.png', '--weights', 'x', '--alpha', '2'], '--alpha: expected 0 to 1, got 2'],
   [
     ['--content', 'a.png', '--style', 'b.png', '--weights', 'x', '--style-weights', '1,2'],

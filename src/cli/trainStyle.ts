@@ -27,6 +27,7 @@ const groups: FlagGroups = [
   [
     'Model:',
     {
+      objective: 'style: paint; reconstruction: make an encoder that can begin the other',
       channels: 'of the four levels, when the encoder is random',
       contentWeight: "of the content's loss",
       styleWeight: "of the style's loss",
@@ -45,8 +46,8 @@ export function defineTrainStyle(program: Command, cli: Cli): void {
       summary: 'train the decoder that stylize paints with',
       examples: [
         'train-style --content photos --style paintings --encoder vgg19.safetensors --steps 160000 --out runs/style',
-        'train-classifier --model vgg --data textures --out runs/vgg    # a small encoder of your own, then',
-        'train-style --content photos --style textures --encoder runs/vgg --size 64 --out runs/small',
+        'train-style --objective reconstruction --content photos --style textures --out runs/eyes    # a small encoder, then',
+        'train-style --content photos --style textures --encoder runs/eyes --size 64 --out runs/small',
         'train-style --resume runs/small --steps 4000',
       ],
     },
@@ -57,7 +58,7 @@ export function defineTrainStyle(program: Command, cli: Cli): void {
         .addOption(
           new Option(
             '--encoder <path>',
-            "safetensors of torchvision's vgg19 or vgg_normalised, or a folder of train-classifier --model vgg; default: random weights",
+            "safetensors of torchvision's vgg19 or vgg_normalised, or a folder of train-style or train-classifier --model vgg; default: random weights",
           ).helpGroup('Model:'),
         );
       flags.addTo(command, groups);

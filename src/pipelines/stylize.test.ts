@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { type NdArray, ndarray } from '../array/index.js';
 import { arrayDataset } from '../data/index.js';
-import { AdaINNet, decoderState, encoderState } from '../models/index.js';
+import { AdaINNet, beginNearIdentity, decoderState, encoderState } from '../models/index.js';
 import { Generator } from '../random/index.js';
 import { compile, type Tensor } from '../tensor/index.js';
 import {
@@ -128,6 +128,20 @@ describe('training', () => {
     expect(own.encoder.conv4_1.weight.value.data).toEqual(before);
     const { contentLoss, styleLoss } = await styleLosses(own, pictures, pictures, { compile: options });
     expect(contentLoss + 10 * styleLoss).toBeLessThan(0.8 * losses[0]);
+  });
+
+  test('a net may begin as a coarse copy', async () => {
+    const own = new AdaINNet({ channels }, new Generator(3));
+    beginNearIdentity(own);
+    const plain = ndarray(
+      Float32Array.from({ length: 3 * 256 }, (_, i) => [0.2, 0.5, 0.9][Math.floor(i / 256)]),
+      [1, 3, 16, 16],
+    );
+    const run = compile((x: Tensor) => own.decoder.forward(own.encoder.forward(x)), options);
+    const made = await run(plain);
+    await run.release();
+    const error = (made.data as Float32Array).reduce((sum, x, i) => sum + Math.abs(x - plain.data[i]), 0) / 768;
+    expect(error).toBeLessThan(0.15);
   });
 
   test('styles follow their own order, from any position', async () => {

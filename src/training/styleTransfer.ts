@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { ndarray } from '../array/index.js';
 import { type BatchOptions, batches, type Dataset, readBatch } from '../data/index.js';
 import { type AdaINNet, rgbImages, type StyleEncoder } from '../models/index.js';
-import { type CompileOptions, compile, type Tensor } from '../tensor/index.js';
+import { type CompileOptions, compile, concat, type Tensor } from '../tensor/index.js';
 import { learningFields, pictureFields } from './config.js';
 import type { LearningBatch } from './learning.js';
 import type { Learner } from './step.js';
@@ -15,7 +15,9 @@ export const styleTraining = z.strictObject({
   /** Data sets of the pictures to be stylized and of the styles. */
   content: z.string(),
   style: z.string(),
-  /** A VGG's weights, as styleNetWithEncoder opens them; without it they are random. */
+  /** style teaches the decoder to paint; reconstruction makes an encoder, teaching both to give pictures back. */
+  objective: z.enum(['style', 'reconstruction']).default('style'),
+  /** A VGG's weights, or a net with a decoder to begin from, as styleNetWithEncoder takes them; without it they are random. */
   encoder: z.string().optional(),
   /** Of the four levels, when the encoder's weights are random. */
   channels: z.tuple([count, count, count, count]).default([16, 32, 64, 128]),
@@ -37,12 +39,13 @@ export type StyleTrainingOptions = z.input<typeof styleTraining>;
  * Rescales every layer so that its mean activation over these images is 1, which leaves the features the same but for
  * their scale (Gatys, Ecker & Bethge 2016, section 2). What the loss weights are made for: do it to a VGG from elsewhere.
  * @param count of images to look at; default 64.
+ * @returns what relu4_1 was divided by.
  */
 export async function normalizeActivations(
   encoder: StyleEncoder,
   dataset: Dataset,
   { count = 64, compile: options }: { readonly count?: number; readonly compile?: CompileOptions } = {},
-): Promise<void> {
+): Promise<number> {
   const run = compile(
     (images: Tensor) => encoder.activations(rgbImages(images)).map((activation) => activation.mean()),
     options,
@@ -77,7 +80,23 @@ export async function normalizeActivations(
     );
     before = mean;
   }
+  return before;
 }
+
+/**
+ * Teaches encoder and decoder together to give contents and styles back, by mean square error of pixels: an encoder that
+ * keeps shapes and colours, where there is no VGG-19. Batches are of {@link styleBatches}.
+ */
+export const reconstructionLearner = (net: AdaINNet): Learner => ({
+  parameters: net.namedParameters(),
+  prepare: (batch) => batch,
+  loss({ contents, styles }) {
+    const images = rgbImages(concat([contents, styles], 0));
+    const [, , height, width] = images.shape;
+    const made = net.decoder.forward(net.encoder.forward(images));
+    return made.slice(2, 0, height).slice(3, 0, width).sub(images).square().mean();
+  },
+});
 
 /** Teaches a net's decoder, its encoder being kept as it is (Huang & Belongie 2017, section 5). Batches are of {@link styleBatches}. */
 export function styleLearner(

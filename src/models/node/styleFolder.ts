@@ -52,12 +52,13 @@ export async function loadStyleNet(path: string): Promise<AdaINNet> {
 }
 
 /**
- * A net with the encoder of a VGG and a fresh decoder, to be trained.
- * @param path a safetensors file of torchvision's vgg19 or of pytorch-AdaIN's vgg_normalised, or the folder of a
- * classifier that `train-classifier --model vgg` wrote.
+ * A net to be trained, with the encoder of a VGG and a fresh decoder, or a run's with the decoder it has.
+ * @param path a safetensors file of torchvision's vgg19 or of pytorch-AdaIN's vgg_normalised, the folder of a
+ * classifier that `train-classifier --model vgg` wrote, or one of train-style.
  * @throws Error that names the file and what it lacks.
  */
 export async function styleNetWithEncoder(path: string, rng = new Generator(0)): Promise<AdaINNet> {
+  if (await pathExists(join(path, 'net'))) return loadStyleNet(path);
   const inFolder = join(path, weightsFile);
   const file = (await pathExists(inFolder)) ? inFolder : path;
   const { tensors } = await readSafetensors(file);

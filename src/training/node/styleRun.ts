@@ -1,13 +1,15 @@
 import { join } from 'node:path';
 import type { z } from 'zod';
+import { ndarray } from '../../array/index.js';
 import type { Dataset } from '../../data/index.js';
 import { openDataset } from '../../data/node/index.js';
-import { AdaINNet } from '../../models/index.js';
+import { AdaINNet, beginNearIdentity } from '../../models/index.js';
 import { saveStyleNet, styleNetWithEncoder } from '../../models/node/index.js';
 import { Generator } from '../../random/index.js';
 import { LearningSession } from '../learning.js';
 import {
   normalizeActivations,
+  reconstructionLearner,
   type StyleLossReport,
   type StyleTraining,
   type StyleTrainingOptions,
@@ -31,7 +33,8 @@ export class StyleRun {
     readonly styles: Dataset,
     readonly net: AdaINNet,
   ) {
-    this.session = new LearningSession(() => styleLearner(net, config), config, net.namedVariables());
+    const learner = config.objective === 'style' ? styleLearner(net, config) : reconstructionLearner(net);
+    this.session = new LearningSession(() => learner, config, net.namedVariables());
   }
 
   get folder(): string {
@@ -61,7 +64,15 @@ export class StyleRun {
     const styles = content === style ? contents : await openDataset(style, { size, skipCorrupt });
     const rng = new Generator(seed);
     const net = encoder ? await styleNetWithEncoder(encoder, rng) : new AdaINNet({ channels }, rng);
-    await normalizeActivations(net.encoder, contents, { compile: { device, threads } });
+    if (config.objective === 'reconstruction' && !encoder) beginNearIdentity(net);
+    const scale = await normalizeActivations(net.encoder, contents, { compile: { device, threads } });
+    const { weight } = net.decoder.conv4_1; // a decoder that was trained goes on seeing what it saw
+    weight.set(
+      ndarray(
+        Float32Array.from(weight.value.data as Float32Array, (x) => x * scale),
+        weight.shape,
+      ),
+    );
     return new StyleRun(files, { ...config, channels: net.config.channels }, contents, styles, net);
   }
 
