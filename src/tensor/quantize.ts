@@ -69,8 +69,8 @@ function ofWeight(weight: Variable): Quantized {
   return made;
 }
 
-/** Rows that are written side by side, a line of the cache each. */
-const ROWS = 64;
+/** Of a square that is turned in the cache, a line of it for each column. */
+const SIDE = 64;
 
 /**
  * Rounds a weight [out, in] or [out, in, kH, kW] to whole numbers in -127..127 times a scale for each row.
@@ -83,19 +83,25 @@ export function quantize({ shape, data }: NdArray<'float32'>): { values: NdArray
   const scales = new Float32Array(out);
   for (let row = 0; row < out; row++) {
     let most = 0;
-    for (let i = row * width; i < (row + 1) * width; i++) most = Math.max(most, Math.abs(data[i]));
+    for (let i = row * width; i < (row + 1) * width; i++) {
+      const x = data[i];
+      if (x > most) most = x;
+      else if (-x > most) most = -x;
+    }
     scales[row] = most / 127 || 1;
   }
   const values = new Int8Array(data.length);
-  for (let from = 0; from < out; from += ROWS) {
-    const to = Math.min(out, from + ROWS);
-    for (let i = 0; i < width; i++) {
-      const at = ((i % taps) * channels + Math.floor(i / taps)) * out;
-      // Rounded up from a half: positive before it is cut off.
-      for (let row = from; row < to; row++)
-        values[at + row] = ((data[row * width + i] / scales[row] + 128.5) | 0) - 128;
+  const places = Int32Array.from({ length: width }, (_, i) => ((i % taps) * channels + Math.floor(i / taps)) * out);
+  for (let top = 0; top < out; top += SIDE)
+    for (let left = 0; left < width; left += SIDE) {
+      const [bottom, right] = [Math.min(out, top + SIDE), Math.min(width, left + SIDE)];
+      for (let row = top; row < bottom; row++) {
+        const inverse = 1 / scales[row];
+        // Rounded up from a half: positive before it is cut off.
+        for (let i = left, from = row * width + left; i < right; i++, from++)
+          values[places[i] + row] = ((data[from] * inverse + 128.5) | 0) - 128;
+      }
     }
-  }
   return { values: ndarray<'int8'>(values, [width, out], 'int8'), scales: ndarray(scales) };
 }
 
