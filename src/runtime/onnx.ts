@@ -28,8 +28,6 @@ export interface OnnxInitializer {
   readonly external: boolean;
   /** Where an external one lies, if the engine is to take it from a file; its dtype there is the graph's. */
   readonly stored?: FileRange & { readonly location?: string };
-  /** The engine makes nothing of it beforehand: it is written as an input, too, which might be fed. */
-  readonly unfolded?: boolean;
 }
 
 export interface OnnxGraph {
@@ -83,8 +81,6 @@ function writeGraph(graph: OnnxGraph, pbf: Pbf): void {
   pbf.writeStringField(2, 'noisewright');
   for (const initializer of graph.initializers) pbf.writeMessage(5, writeTensor, initializer);
   for (const value of graph.inputs) pbf.writeMessage(11, writeValue, value);
-  for (const { name, array, stored, unfolded } of graph.initializers)
-    if (unfolded) pbf.writeMessage(11, writeValue, { name, dtype: stored?.dtype ?? array.dtype, shape: array.shape });
   for (const value of graph.outputs) pbf.writeMessage(12, writeValue, value);
 }
 

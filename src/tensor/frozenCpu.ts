@@ -1,4 +1,3 @@
-import { StoredArray } from '../array/index.js';
 import { reachable } from './graph.js';
 import { apply, isFurtherOutput, type Op } from './op.js';
 import { type ConvAttrs, extent } from './ops/conv.js';
@@ -89,10 +88,6 @@ function inSlices(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, alpha: number):
 /** Weights of a kernel from which their copy counts, and pixels up to which a product is nearly as fast (docs/performance.md). */
 const LARGE_KERNEL = 2 ** 20;
 const FEW_PIXELS = 64;
-/** The same for weights of 16 bits, which only products take as they lie there. */
-const FEW_PIXELS_NARROW = 256;
-const isNarrow = ({ state: { host } }: Variable): boolean =>
-  host instanceof StoredArray && host.stored !== undefined && host.stored.dtype !== 'float32';
 
 /**
  * A convolution of few pixels with many weights, as one product with patches. The engine would copy its weights into
@@ -103,8 +98,8 @@ function product([x, w, bias]: readonly Tensor[], attrs: ConvAttrs): Tensor | un
   const [o, , kh, kw] = w.shape;
   const { stride, pads, dilation, groups } = attrs;
   const size = [extent(height, kh, 0, attrs), extent(width, kw, 1, attrs)];
-  if (!(w instanceof Variable) || groups !== 1 || w.size < LARGE_KERNEL) return undefined;
-  if (size[0] * size[1] > (isNarrow(w) ? FEW_PIXELS_NARROW : FEW_PIXELS)) return undefined;
+  if (!(w instanceof Variable) || groups !== 1 || w.size < LARGE_KERNEL || size[0] * size[1] > FEW_PIXELS)
+    return undefined;
   const none = [0, 0] as const;
   const channelsFirst = pad(x, [none, none, ...pads]).transpose([1, 0, 2, 3]);
   const cut = (image: Tensor, i: 0 | 1, from: number) =>

@@ -42,14 +42,12 @@ export function emitGraph({ inputs, weights, outputs }: EmitRequest): { graph: O
   let nodes: OnnxNode[] = [];
   const initializers: OnnxInitializer[] = [];
   const constants = new Map<string, string>();
-  const products = readByProducts(outputs);
-  const weight = (array: NdArray, unfolded = false): string => {
+  const weight = (array: NdArray): string => {
     const name = `w${initializers.length}`;
     const external = array.dtype !== 'int64' && sizeOf(array.shape) * bytesPerElement(array.dtype) > EXTERNAL_BYTES;
     const stored = array instanceof StoredArray && external ? array.stored : undefined;
-    const narrow = stored !== undefined && stored.dtype !== array.dtype;
-    initializers.push({ name, array, external, ...(stored && { stored }), ...(narrow && unfolded && { unfolded }) });
-    if (!narrow) return name;
+    initializers.push({ name, array, external, ...(stored && { stored }) });
+    if (!stored || stored.dtype === array.dtype) return name;
     return emitter.node('Cast', [name], { to: { i: dataTypes[array.dtype] } })[0];
   };
 
@@ -101,7 +99,7 @@ export function emitGraph({ inputs, weights, outputs }: EmitRequest): { graph: O
     if (name !== undefined) {
       fed.push({ name, dtype: x.dtype, shape: x.shape });
       names.set(x, [name]);
-    } else if (array) names.set(x, [weight(array, products.has(weights.has(x) ? x : x.inputs[0]))]);
+    } else if (array) names.set(x, [weight(array)]);
     else if (x.op.name === 'input' || x.op.name === 'variable')
       throw new Error(`compile: a tensor [${x.shape}] from another function's inputs is used`);
     else if (!isFurtherOutput(x)) names.set(x, x.op.emit(emitter, x, x.attrs));
@@ -122,20 +120,6 @@ export function emitGraph({ inputs, weights, outputs }: EmitRequest): { graph: O
 
 const inShape = (array: NdArray | undefined, shape: Shape): NdArray | undefined =>
   array instanceof StoredArray ? array.reshaped(shape) : array && ndarray(array.data, shape, array.dtype);
-
-/**
- * What only products read, as it is or in another shape. Weights of 16 bits are widened for each of them anew: widened
- * beforehand they would take twice the memory, and three times while the engine opens.
- */
-function readByProducts(outputs: readonly Tensor[]): Set<Tensor> {
-  const [products, others] = [new Set<Tensor>(), new Set<Tensor>(outputs)];
-  for (const node of reachable(outputs)) {
-    if (node.op.name === 'reshape') continue;
-    const readers = node.op.name === 'linear' || node.op.name === 'matmul' ? products : others;
-    for (const x of node.inputs) readers.add(x.op.name === 'reshape' ? x.inputs[0] : x);
-  }
-  return new Set([...products].filter((x) => !others.has(x)));
-}
 
 /**
  * The nodes in another order of the file, in which onnxruntime runs them as they are written here, though its

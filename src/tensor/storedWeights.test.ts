@@ -5,7 +5,6 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type NdArray, type StoredArray, toFloat32, toHalf } from '../array/index.js';
 import { openSafetensors, writeSafetensors } from '../io/node/index.js';
 import { Generator } from '../random/index.js';
-import { emitGraph } from './graph.js';
 import { compile, linear, type Tensor, variable } from './index.js';
 
 let folder: string;
@@ -70,24 +69,6 @@ describe('weights that stay in their file', () => {
     await expect(product(stored)[1](rng.randn([4, 32]))).rejects.toThrow('the file has changed since it was opened');
     await writeFile(join(folder, 'late.safetensors'), '');
     expect(() => stored.data).toThrow('late.safetensors');
-  });
-});
-
-describe('weights of 16 bits', () => {
-  it('are not widened beforehand where only products read them', async () => {
-    const stored = await opened('products.safetensors', 'float16');
-    const v = variable(stored);
-    const graphOf = (build: (x: Tensor) => Tensor) => {
-      const x = variable(rng.randn([2, 32]));
-      const weights = new Map<Tensor, NdArray>([[v, stored]]);
-      return emitGraph({ inputs: new Map([[x, 'x']]), weights, outputs: [build(x)] }).graph.initializers;
-    };
-    const flags = (build: (x: Tensor) => Tensor) =>
-      graphOf(build).flatMap(({ stored, unfolded = false }) => (stored ? unfolded : []));
-    expect(flags((x) => x.matmul(v))).toEqual([true]);
-    expect(flags((x) => x.matmul(v.reshape([8, 96]).reshape([32, 24])))).toEqual([true]);
-    expect(flags((x) => x.matmul(v.exp()))).toEqual([false]);
-    expect(flags((x) => x.matmul(v).add(v.sum()))).toEqual([false]);
   });
 });
 
