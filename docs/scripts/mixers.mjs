@@ -14,9 +14,9 @@ const [path, picture] = positionals;
 const { rows, once } = notebook(path);
 const mixers = ['softmax', ...nn.tokenMixers];
 /** Every run goes on until it has both. */
-const [equalSteps, equalSeconds] = [300, 16];
-const marks = [2, 4, 8, 16];
-const settings = { model: 'dit', predict: 'flow', steps: 100_000, batch: 16, learningRate: 1e-3, warmup: 20 };
+const [equalSteps, equalSeconds] = [150, 8];
+const marks = [1, 2, 4, 8];
+const settings = { model: 'dit', predict: 'flow', steps: 100_000, batch: 16, learningRate: 2e-3, warmup: 20 };
 const size = { numAttentionHeads: 2, attentionHeadDim: 32, numLayers: 2, patchSize: 4 };
 
 for (const seed of values.seeds.split(',').map(Number))
@@ -26,8 +26,8 @@ for (const seed of values.seeds.split(',').map(Number))
       const row = { byTime };
       await train({ ...settings, modelConfig: { ...size, mixer }, seed }, async (run) => {
         if (run.seconds >= (marks[byTime.length] ?? Number.POSITIVE_INFINITY))
-          byTime.push({ seconds: run.seconds, step: run.step, loss: await run.lossOf(1000) });
-        if (run.step === equalSteps) Object.assign(row, { atSteps: await run.lossOf(1000), stepsTook: run.seconds });
+          byTime.push({ seconds: run.seconds, step: run.step, loss: await run.lossOf(400) });
+        if (run.step === equalSteps) Object.assign(row, { atSteps: await run.lossOf(400), stepsTook: run.seconds });
         row.parameters = run.parameters;
         return byTime.length === marks.length && run.step >= equalSteps;
       });
