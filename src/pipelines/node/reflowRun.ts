@@ -11,7 +11,13 @@ import { type LearningBatch, LearningSession, noisyImageLearner, rectifiedFlow }
 import { type LearningEvent, RunFolder, writePipelineFolder } from '../../training/node/index.js';
 import { FlowOnPath } from '../flowOnPath.js';
 import { drawPairs, type FlowPairs, pairsAt } from '../reflow.js';
-import { evenEuler, pairSampler, type ReflowTraining, type ReflowTrainingOptions, reflowTraining } from '../reflowTraining.js';
+import {
+  evenEuler,
+  pairSampler,
+  type ReflowTraining,
+  type ReflowTrainingOptions,
+  reflowTraining,
+} from '../reflowTraining.js';
 import { ClassConditionalPipeline } from './classConditional.js';
 
 /** Pairs in one file of the cache. */
