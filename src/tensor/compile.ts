@@ -39,7 +39,7 @@ export interface CompileOptions {
   readonly freeze?: boolean;
   /**
    * 'int8' rounds large frozen weights to 8 bits, and what they are multiplied by: a quarter of the memory, less time,
-   * and an error of about a hundredth. On the CPU only. Default 'float32'.
+   * and an error of one to three hundredths. On the CPU only. Default 'float32'.
    */
   readonly weights?: 'float32' | 'int8';
 }
