@@ -13,5 +13,7 @@ export const packageVersion = (): string =>
 
 /** The checkpoint that comes with the package, trained on Fashion-MNIST. */
 export const shippedCheckpoint = join(packageRoot, 'assets', 'fashion-mnist-dit');
+/** The style-transfer net that comes with the package. */
+export const shippedStyle = join(packageRoot, 'assets', 'style-transfer');
 /** The classifier by which its pictures are judged. */
 export const shippedClassifier = join(packageRoot, 'assets', 'fashion-mnist-classifier');

@@ -48,6 +48,29 @@ test('a trained net gives a picture two styles, in its own size or a smaller one
   expect(JSON.parse(out)).toMatchObject({ kind: 'stylized', width: 15, height: 10, alpha: 0.8 });
 });
 
+test('without --weights the net that comes along paints: alpha 0 is a coarse copy, alpha 1 is not', async () => {
+  const stripes = (width: number, height: number, [r, g, b]: readonly number[]) => {
+    const data = new Uint8Array(3 * width * height);
+    for (let i = 0; i < width * height; i++)
+      data.set(Math.floor((i % width) / 12) % 2 ? [r, g, b] : [255 - r, 255 - g, 255 - b], 3 * i);
+    return { width, height, channels: 3 as const, data };
+  };
+  const [content, style] = [stripes(61, 45, [40, 60, 200]), stripes(50, 64, [230, 40, 30])];
+  await savePng(at('content.png'), content);
+  await savePng(at('style.png'), style);
+  const made = async (alpha: string) => {
+    const flags = ['--content', at('content.png'), '--style', at('style.png'), '--alpha', alpha, '--threads', '1'];
+    expect(await call('stylize', ...flags, '--out', at('e.png'))).toMatchObject({ code: 0, err: '' });
+    return readRaster(at('e.png'));
+  };
+  const apart = (a: Uint8Array, b: Uint8Array) => a.reduce((sum, x, i) => sum + Math.abs(x - b[i]), 0) / a.length;
+  const [kept, styled] = [await made('0'), await made('1')];
+  expect(kept).toMatchObject({ width: 61, height: 45 });
+  // Of one gray the distance from these stripes would be 85.
+  expect(apart(kept.data, content.data)).toBeLessThan(50);
+  expect(apart(styled.data, kept.data)).toBeGreaterThan(15);
+});
+
 test('a run that was stopped goes on bit for bit', async () => {
   const common = ['--checkpoint-every', '4', '--log-every', '2', '--flip'];
   expect((await train('parts', 5, ...common)).code).toBe(0);
@@ -100,7 +123,6 @@ test('a net that gives pictures back begins one that paints', async () => {
 test.each([
   [[], '--content is missing: the picture'],
   [['--content', 'a.png'], '--style is missing: a picture in the style'],
-  [['--content', 'a.png', '--style', 'b.png'], '--weights is missing: a folder of train-style'],
   [['--content', 'a.png', '--style', 'b.png', '--weights', 'x', '--alpha', '2'], '--alpha: expected 0 to 1, got 2'],
   [
     ['--content', 'a.png', '--style', 'b.png', '--weights', 'x', '--style-weights', '1,2'],

@@ -6,6 +6,7 @@ import { stylize } from '../pipelines/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { duration, type Output } from './output.js';
+import { shippedStyle } from './package.js';
 import { fileName, number, wholeNumber } from './values.js';
 
 interface Options extends Readonly<Record<string, unknown>> {
@@ -29,7 +30,7 @@ export function defineStylize(program: Command, cli: Cli): void {
       name: 'stylize',
       summary: 'give a picture the style of others (AdaIN)',
       examples: [
-        'stylize --content a.jpg --style b.jpg --alpha 0.8 --weights runs/style --out c.png',
+        'stylize --content a.jpg --style b.jpg --alpha 0.8 --out c.png',
         'stylize --content a.jpg --style b.jpg c.jpg --style-weights 1,3 --preserve-colour --weights runs/style',
       ],
     },
@@ -41,7 +42,10 @@ export function defineStylize(program: Command, cli: Cli): void {
         .option('--alpha <n>', 'how much of the style: 0 keeps the content, 1 takes all of it', number('--alpha'), 1)
         .option('--preserve-colour', "keep the content's colours")
         .option('--size <n>', 'shrink larger pictures to this longer side, for less memory', wholeNumber('--size', 9))
-        .option('--weights <dir>', "folder of train-style, or with pytorch-AdaIN's two files as safetensors")
+        .option(
+          '--weights <dir>',
+          "folder of train-style, or with pytorch-AdaIN's two files; default: the small net that comes along",
+        )
         .option('--out <file>', 'the picture made', fileName('--out', '.png'), 'stylized.png')
         .addOption(
           new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
@@ -56,14 +60,13 @@ async function run(output: Output, options: Options): Promise<ExitCode> {
   const { content, style = [], alpha, preserveColour = false, size, weights: folder, out, device, threads } = options;
   if (content === undefined) throw new UsageError('--content is missing: the picture');
   if (style.length === 0) throw new UsageError('--style is missing: a picture in the style');
-  if (folder === undefined) throw new UsageError('--weights is missing: a folder of train-style');
   if (!(alpha >= 0 && alpha <= 1)) throw new UsageError(`--alpha: expected 0 to 1, got ${alpha}`);
   const weights = options.styleWeights?.split(',').map(number('--style-weights'));
   if (weights && (weights.length !== style.length || !weights.every((w) => w >= 0) || !weights.some((w) => w > 0)))
     throw new UsageError(
       `--style-weights: expected a number of at least 0 for each of ${style.length} styles, not all 0, got ${weights}`,
     );
-  const net = await loadStyleNet(folder);
+  const net = await loadStyleNet(folder ?? shippedStyle);
   const styles = await Promise.all(style.map((path) => pictureOf(path, size)));
   const picture = await pictureOf(content, size);
   const began = performance.now();
