@@ -54,6 +54,8 @@ export async function evaluateFlow(output: Output, options: EvalFlowOptions, run
   output.line(
     `inversion: ${Math.min(inverted, total)} pictures came back to within ${error.largest.toExponential(1)} (mean ${error.mean.toExponential(1)}) of 0..1`,
   );
+  if (error.largest > 0.01)
+    output.line('not a flow that inverts: its bits per dimension are no likelihood; for ffjord try --solver-steps');
   const settings = { run, data, seed, solverSteps: solverSteps ?? null };
   output.record({ kind: 'likelihood', ...settings, ...report, inversionError: error, seconds });
   return exitCodes.ok;
