@@ -192,7 +192,7 @@ describe('folders of pictures', () => {
 
 it('says what can be opened', async () => {
   await expect(openDataset('fashion-mnits')).rejects.toThrow(
-    /no such data set.*expected fashion-mnist, mnist, idx:FOLDER/,
+    /no such data set.*expected fashion-mnist, mnist, textures, idx:FOLDER/,
   );
   await expect(openDataset('constructor:x')).rejects.toThrow(/no such data set/);
   await put('x.txt', new Uint8Array(1));
