@@ -108,7 +108,7 @@ export const flowArchitectures = {
       method: z.enum(['euler', 'midpoint', 'heun2', 'heun3', 'rk4']).default('rk4'),
       steps: count.default(4),
     }),
-    { tiny: { hiddenDims: [4], blocks: 1, steps: 1 }, xs: { hiddenDims: [32, 32], blocks: 1, steps: 2 }, full: {} },
+    { tiny: { hiddenDims: [4], blocks: 1, steps: 1 }, xs: { hiddenDims: [32, 32], blocks: 1, steps: 6 }, full: {} },
     ([channels], { hiddenDims, layerType, squeezes, blocks, method, steps }, rng, probes) => {
       const inputShape = [channels * 4 ** squeezes];
       const strides = Array.from({ length: hiddenDims.length + 1 }, () => 1 as const);
