@@ -12,6 +12,8 @@ export interface FileRange {
   check(): void;
   /** @throws Error when the file is no longer the one that was opened. */
   read(): Uint8Array;
+  /** Fills `bytes` from a byte of the range on. @throws Error when the file is no longer the one that was opened. */
+  readInto(bytes: Uint8Array, from: number): void;
 }
 
 /**

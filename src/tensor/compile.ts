@@ -16,7 +16,8 @@ import { type HostLoop, hostLoops } from './hostLoop.js';
 import { withBlockedLayout } from './ops/blockedLayout.js';
 import { input } from './ops/leaves.js';
 import { drawn, isDraw } from './ops/random.js';
-import { QuantizedWeight, quantized } from './quantize.js';
+import { PreparedWeight } from './preparedWeight.js';
+import { quantized } from './quantize.js';
 import type { Tensor } from './tensor.js';
 import { arrayLeaf, flatten, mapTree, structureOf, type Tree, tensorLeaf } from './tree.js';
 import { collectUpdates, Variable } from './variable.js';
@@ -157,8 +158,8 @@ class Program {
 
     const leaves = reachable(outputs).filter((x) => x.inputs.length === 0);
     const variables = leaves.filter((x): x is Variable => x instanceof Variable);
-    const frozen = variables.filter((v) => freeze && !updates.has(v) && !(v instanceof QuantizedWeight));
-    const rounded = variables.filter((v) => v instanceof QuantizedWeight);
+    const frozen = variables.filter((v) => freeze && !updates.has(v) && !(v instanceof PreparedWeight));
+    const prepared = variables.filter((v) => v instanceof PreparedWeight);
     const weights = new Map<Tensor, NdArray>();
     for (const v of frozen) weights.set(v, await v.state.read());
     const live = new Map(variables.filter((v) => !weights.has(v)).map((v, i) => [v, `v${i}`]));
@@ -191,7 +192,7 @@ class Program {
       draws,
       frozen: new Map([
         ...frozen.map((v) => [v, v.version] as const),
-        ...rounded.map((v) => [v.source, v.sourceVersion] as const),
+        ...prepared.map((v) => [v.source, v.sourceVersion] as const),
       ]),
       result,
       loops,

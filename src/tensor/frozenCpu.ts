@@ -1,5 +1,8 @@
+import { blockedWeight } from './blockedWeight.js';
 import { reachable } from './graph.js';
 import { apply, isFurtherOutput, type Op } from './op.js';
+import { blockedKernel } from './ops/blockedConv.js';
+import { withBlockedLayout } from './ops/blockedLayout.js';
 import { type ConvAttrs, extent } from './ops/conv.js';
 import { matmul } from './ops/linear.js';
 import { softmax } from './ops/normalize.js';
@@ -25,8 +28,15 @@ export function forFrozenCpu(outputs: readonly Tensor[], block?: number): Tensor
   const upsampled = block ? upsampledConvolution(block) : () => undefined;
   const conv2d: Rule = (inputs, attrs, original) =>
     product(inputs, attrs as ConvAttrs) ?? upsampled(inputs, attrs, original);
-  return rewrite(outputs, { attend, conv2d });
+  const rewritten = rewrite(outputs, { attend, conv2d });
+  return block ? withBlockedLayout(rewritten, block, { kernelInBlocks, leastNorm: LARGE_NORM }) : rewritten;
 }
+
+/** Elements from which a group norm in blocks takes no longer than one of reordered images (docs/performance.md). */
+const LARGE_NORM = 2 ** 20;
+
+const kernelInBlocks = (w: Tensor, block: number): Tensor =>
+  w instanceof Variable ? blockedWeight(w, block) : blockedKernel(w, block);
 
 type AttentionAttrs = { heads: number; scale: number };
 /** softmax(q kᵀ scale) v, of tokens [N, L, heads * D], in blocks that fit the cache: no matrix of all scores. */
@@ -86,7 +96,7 @@ function inSlices(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, alpha: number):
 }
 
 /** Weights of a kernel from which their copy counts, and pixels up to which a product is nearly as fast (docs/performance.md). */
-const LARGE_KERNEL = 2 ** 20;
+const LARGE_KERNEL = 2 ** 23;
 const FEW_PIXELS = 64;
 
 /**

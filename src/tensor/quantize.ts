@@ -1,7 +1,8 @@
-import { fromBytes, type NdArray, ndarray, StoredArray, toFloat32 } from '../array/index.js';
+import { type NdArray, ndarray } from '../array/index.js';
 import { apply, type Emitter, type Op } from './op.js';
 import { type ConvAttrs, extent } from './ops/conv.js';
 import { constant } from './ops/leaves.js';
+import { PreparedWeight, preparedWeight, withNumbers } from './preparedWeight.js';
 import { type Rule, rewrite } from './rewrite.js';
 import { range } from './shape.js';
 import type { Tensor } from './tensor.js';
@@ -23,8 +24,8 @@ const isLarge = (x: Tensor): x is Variable => x instanceof Variable && x.size >=
 
 const linear: Rule = ([x, weight, bias]) => {
   if (!isLarge(weight)) return undefined;
-  const { values, scales } = ofWeight(weight);
-  return apply(productOp, bias ? [x, values, scales, bias] : [x, values, scales], {});
+  const values = ofWeight(weight);
+  return apply(productOp, bias ? [x, values, values.scales, bias] : [x, values, values.scales], {});
 };
 
 const conv2d: Rule = ([x, weight, bias], attrs) => {
@@ -33,41 +34,28 @@ const conv2d: Rule = ([x, weight, bias], attrs) => {
   const [o, c, ...kernel] = weight.shape;
   const [height, width] = kernel.map((side, i) => extent(x.shape[2 + i], side, i as 0 | 1, attrs as ConvAttrs));
   if (x.shape[0] * height * width * c * kernel[0] * kernel[1] > PATCH_BYTES) return undefined;
-  const { values, scales } = ofWeight(weight);
-  const y = apply(convOp, [x, values, scales], { ...(attrs as ConvAttrs), kernel, size: [height, width] });
+  const values = ofWeight(weight);
+  const y = apply(convOp, [x, values, values.scales], { ...(attrs as ConvAttrs), kernel, size: [height, width] });
   return bias ? y.add(bias.reshape([o, 1, 1])) : y;
 };
 
-/** A weight in 8 bits, [taps of a kernel * in, out]. It is fed at each call: the engine would keep a second copy. */
-export class QuantizedWeight extends Variable {
-  readonly sourceVersion: number;
-
+/** A weight in 8 bits, [taps of a kernel * in, out]. */
+class QuantizedWeight extends PreparedWeight {
   constructor(
     values: NdArray<'int8'>,
-    readonly source: Variable,
+    /** [out] */
+    readonly scales: Tensor,
+    source: Variable,
   ) {
-    super(values, false, source.label);
-    this.sourceVersion = source.version;
+    super(values, source);
   }
 }
 
-interface Quantized {
-  readonly values: QuantizedWeight;
-  /** [out] */
-  readonly scales: Tensor;
-}
-
-const known = new WeakMap<Variable, Quantized>();
-
-/** Once for all functions that read it, until it changes. */
-function ofWeight(weight: Variable): Quantized {
-  const before = known.get(weight);
-  if (before && before.values.sourceVersion === weight.version) return before;
-  const { values, scales } = withNumbers(weight.value, (array) => quantize(array));
-  const made = { values: new QuantizedWeight(values, weight), scales: constant(scales) };
-  known.set(weight, made);
-  return made;
-}
+const ofWeight = (weight: Variable): QuantizedWeight =>
+  preparedWeight(weight, '8 bits', () => {
+    const { values, scales } = withNumbers(weight, quantize);
+    return new QuantizedWeight(values, constant(scales), weight);
+  });
 
 /** Of a square that is turned in the cache, a line of it for each column. */
 const SIDE = 64;
@@ -103,17 +91,6 @@ export function quantize({ shape, data }: NdArray<'float32'>): { values: NdArray
       }
     }
   return { values: ndarray<'int8'>(values, [width, out], 'int8'), scales: ndarray(scales) };
-}
-
-/** A weight that lies in a file stays there, and what was read of it is freed at once. */
-function withNumbers<T>(weight: NdArray, use: (numbers: NdArray<'float32'>) => T): T {
-  const stored = weight instanceof StoredArray ? weight.stored : undefined;
-  if (!stored) return use(toFloat32(weight));
-  const read = fromBytes(stored.read(), weight.shape, stored.dtype);
-  const numbers = toFloat32(read);
-  const result = use(numbers);
-  structuredClone(0, { transfer: [...new Set([read.data.buffer, numbers.data.buffer])] as ArrayBuffer[] });
-  return result;
 }
 
 type Nothing = Record<string, never>;

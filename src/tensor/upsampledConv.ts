@@ -1,7 +1,7 @@
+import { mergedWeight } from './blockedWeight.js';
 import { BlockedLayout, blockedConv, unblocked } from './ops/blocked.js';
-import { blockedKernel } from './ops/blockedConv.js';
 import type { ConvAttrs } from './ops/conv.js';
-import { concat, stack } from './ops/shape.js';
+import { stack } from './ops/shape.js';
 import type { Rule } from './rewrite.js';
 import type { Tensor } from './tensor.js';
 import { Variable } from './variable.js';
@@ -25,22 +25,15 @@ export function upsampledConvolution(block: number): Rule {
     const image = layout.blocked(x);
     const [even, odd] = [0, 1].map((row) => {
       const columns = [0, 1].map((column) => {
-        const kernel = merged(merged(w, 2, row), 3, column);
         const pads = [row, column].map((after) => [1 - after, after] as const) as unknown as ConvAttrs['pads'];
         const more = { stride: [1, 1], dilation: [1, 1], groups: 1, bias } as const;
-        const y = blockedConv(image, blockedKernel(kernel, block), { ...more, pads });
+        const y = blockedConv(image, mergedWeight(w, block, [row, column]), { ...more, pads });
         return y.reshape([n, w.shape[0] / block, height, width, block]);
       });
       return stack(columns, 4);
     });
     return unblocked(stack([even, odd], 3).reshape([n, w.shape[0], 2 * height, 2 * width]));
   };
-}
-
-/** Three taps as the two that remain: of an even row the last two see the same pixel, of an odd one the first two. */
-function merged(w: Tensor, axis: 2 | 3, odd: number): Tensor {
-  const [first, middle, last] = [0, 1, 2].map((i) => w.slice(axis, i, i + 1));
-  return concat(odd ? [first.add(middle), last] : [first, middle.add(last)], axis);
 }
 
 const isDoubled = ({ op, attrs }: Tensor): boolean => op.name === 'repeat2d' && String(attrs.factor) === '2,2';

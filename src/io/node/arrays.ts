@@ -54,20 +54,24 @@ export async function openSafetensors(path: string): Promise<Safetensors> {
   };
   const tensors = new Map<string, NdArray>();
   for (const [name, { dtype, shape, begin, end }] of entries) {
-    const read = () => {
+    const readInto = (bytes: Uint8Array, from: number) => {
       check();
-      return readRange(file, begin, end);
+      readRange(file, begin + from, bytes);
+    };
+    const read = () => {
+      const bytes = new Uint8Array(end - begin);
+      readInto(bytes, 0);
+      return bytes;
     };
     tensors.set(
       name,
-      new StoredArray(dtype, shape, { path: file.replaceAll(sep, '/'), begin, end, dtype, check, read }),
+      new StoredArray(dtype, shape, { path: file.replaceAll(sep, '/'), begin, end, dtype, check, read, readInto }),
     );
   }
   return { tensors, metadata };
 }
 
-function readRange(path: string, begin: number, end: number): Uint8Array {
-  const bytes = new Uint8Array(end - begin);
+function readRange(path: string, begin: number, bytes: Uint8Array): void {
   const file = openSync(path, 'r');
   try {
     for (let done = 0; done < bytes.length; ) {
@@ -78,7 +82,6 @@ function readRange(path: string, begin: number, end: number): Uint8Array {
   } finally {
     closeSync(file);
   }
-  return bytes;
 }
 
 /** Writes a safetensors file atomically, without a second copy of the tensors in memory. */

@@ -8,13 +8,19 @@ import { type ConvAttrs, type Pair, turnedTaps, type WeightGradientAttrs } from 
 import { gather } from './indexing.js';
 import { concat, split } from './shape.js';
 
-/** Convolutions that onnxruntime's blocked kernels compute: 0.6 times as long as plain ones (docs/performance.md). */
-export function blockedConvolutions(layout: BlockedLayout): Rules {
+/**
+ * Convolutions that onnxruntime's blocked kernels compute: 0.6 times as long as plain ones (docs/performance.md).
+ * @param inBlocks a kernel as they read it.
+ */
+export function blockedConvolutions(
+  layout: BlockedLayout,
+  inBlocks: (w: Tensor, block: number) => Tensor = blockedKernel,
+): Rules {
   const { block } = layout;
   const kernels = new Map<Tensor, Tensor>();
   /** Once for every part of a batch. */
   const kernelOf = (w: Tensor): Tensor => {
-    const known = kernels.get(w) ?? blockedKernel(w, block);
+    const known = kernels.get(w) ?? inBlocks(w, block);
     kernels.set(w, known);
     return known;
   };

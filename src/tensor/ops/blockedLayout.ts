@@ -22,13 +22,23 @@ import { concat, slice } from './shape.js';
  * only where weights are constants, and hardly for anything between convolutions.
  * @param block channels of a block.
  */
-export function withBlockedLayout(outputs: readonly Tensor[], block: number): Tensor[] {
+export function withBlockedLayout(outputs: readonly Tensor[], block: number, frozen?: FrozenWeights): Tensor[] {
   const layout = new BlockedLayout(block);
-  return rewrite(outputs, { ...betweenConvolutions(layout), ...blockedConvolutions(layout) });
+  return rewrite(outputs, {
+    ...betweenConvolutions(layout, frozen?.leastNorm),
+    ...blockedConvolutions(layout, frozen?.kernelInBlocks),
+  });
+}
+
+export interface FrozenWeights {
+  /** A kernel as convolutions read it. */
+  kernelInBlocks(w: Tensor, block: number): Tensor;
+  /** Elements of an image from which its group norm is computed in blocks: that takes less memory, but more nodes. */
+  readonly leastNorm: number;
 }
 
 /** What reads images that come from a blocked convolution, and can as well read the blocked ones. */
-function betweenConvolutions(layout: BlockedLayout): Rules {
+function betweenConvolutions(layout: BlockedLayout, leastNorm?: number): Rules {
   const { block } = layout;
   const norms = new Map<Tensor, readonly Tensor[]>();
   /** Samples as further channels: then every channel of every sample can have a kernel of its own. */
@@ -93,8 +103,8 @@ function betweenConvolutions(layout: BlockedLayout): Rules {
     },
 
     groupNorm(inputs, attrs, original) {
-      if (!isUnblocked(inputs[0])) return undefined;
-      const results = groupNormByChannels(inputs, attrs as GroupNormAttrs);
+      if (!isUnblocked(inputs[0]) || inputs[0].size < (leastNorm ?? 0)) return undefined;
+      const results = groupNormByChannels(inputs, attrs as GroupNormAttrs, leastNorm !== undefined);
       norms.set(original, results);
       return results[0];
     },

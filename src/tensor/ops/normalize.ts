@@ -169,14 +169,25 @@ const throughGroups = (g: Tensor, y: Tensor, inverse: Tensor, groups: number): T
     .mul(inverse);
 };
 
-/** The same in terms of sums over positions: three passes over x, none of which mixes channels. */
-export function groupNormByChannels([x, weight, bias]: readonly Tensor[], { groups, eps }: GroupNormAttrs): Tensor[] {
-  const centred = x.add(groupAverage(x.mean(positionsOf(x), true), groups, -1));
+/**
+ * The same in terms of sums over positions: three passes over x, none of which mixes channels.
+ * @param inPlace scales x, not what was centred for its variance, which then need not stay; a rounding more.
+ */
+export function groupNormByChannels(
+  [x, weight, bias]: readonly Tensor[],
+  { groups, eps }: GroupNormAttrs,
+  inPlace: boolean,
+): Tensor[] {
+  const shift = groupAverage(x.mean(positionsOf(x), true), groups, -1);
+  const centred = x.add(shift);
   const squares = channelProducts(centred, centred);
   const inverse = groupAverage(squares, groups, squares.size / x.size)
     .add(eps)
     .rsqrt();
-  const y = scaleShift(centred, inverse.mul(weight), bias.expand(squares.shape));
+  const scale = inverse.mul(weight);
+  const y = inPlace
+    ? scaleShift(x, scale, shift.mul(scale).add(bias))
+    : scaleShift(centred, scale, bias.expand(squares.shape));
   return [y, centred, inverse, inverse];
 }
 
