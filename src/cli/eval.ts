@@ -8,11 +8,12 @@ import { generate } from './generate.js';
 import { interruptible } from './interrupt.js';
 import { openJudge } from './judge.js';
 import { openGuider } from './openGuider.js';
+import { samplerFor } from './openPipeline.js';
 import { kindOfRun } from './otherTrainers.js';
 import { figure, type Output, table } from './output.js';
 import { shippedCheckpoint, shippedClassifier } from './package.js';
 import { Progress } from './progress.js';
-import { type SamplerName, samplerNamed, samplerNameOf, samplerNames, wholeNumber } from './values.js';
+import { type SamplerName, samplerNameOf, samplerNames, wholeNumber } from './values.js';
 
 interface Options extends Readonly<Record<string, unknown>> {
   readonly samples: number;
@@ -85,7 +86,7 @@ async function evaluate(
   const { samples, steps, seed, batch } = options;
   const compile = { device: options.device, threads: options.threads };
   const pipeline = await ClassConditionalPipeline.fromPretrained(run);
-  const sampler = options.sampler ? samplerNamed(options.sampler, pipeline.sampler) : pipeline.sampler;
+  const sampler = samplerFor(pipeline, steps, options.sampler);
   const runs = { weaker: options.weaker, classifier: options.noisyClassifier };
   const guidance = await openGuider(options.guidance, pipeline, sampler, runs);
   const judge = await openJudge({ ...options, run, pipeline, compile });

@@ -84,6 +84,7 @@ export async function generate(options: GenerateOptions): Promise<Generated> {
         Object.entries(options.conditions ?? {}).map(([name, all]) => [name, all.slice(i * batch, (i + 1) * batch)]),
       ),
       knowsNullClass: pipeline.knowsNullClass,
+      coupled: pipeline.coupled,
       guidance,
       seed: rng,
       compile,

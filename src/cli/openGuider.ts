@@ -1,6 +1,7 @@
 import type { Guider } from '../guidance/index.js';
 import { ClassConditionalPipeline, checkGuides, loadNoisyClassifier } from '../pipelines/node/index.js';
 import type { Sampler } from '../samplers/index.js';
+import { UsageError } from './exitCodes.js';
 import { parseGuidance } from './guidance.js';
 
 /** Runs that guidance may ask besides the model. */
@@ -13,7 +14,7 @@ export interface GuidingRuns {
 
 /**
  * The guider that `--guidance` names, with the models of its own.
- * @throws UsageError for a wrong text, Error for a run that cannot be opened, RangeError for one that does not fit.
+ * @throws UsageError for a wrong text or a guider that the model cannot follow, Error for a run that cannot be opened, RangeError for one that does not fit.
  */
 export async function openGuider(
   text: string,
@@ -41,10 +42,14 @@ export async function guiderReader(
 }
 
 async function guidingModels(
-  { model, knowsNullClass }: ClassConditionalPipeline,
+  { model, knowsNullClass, coupled }: ClassConditionalPipeline,
   sampler: Sampler,
   { weaker, classifier }: GuidingRuns,
 ) {
+  if (classifier && coupled)
+    throw new UsageError(
+      `a classifier cannot guide this model: it moves the score, which the velocity of a flow trained on coupled pairs of noise and data does not give; use cfg, pag or slg`,
+    );
   const stored = classifier ? await loadNoisyClassifier(classifier) : undefined;
   if (stored) checkGuides(stored, model, sampler);
   return {

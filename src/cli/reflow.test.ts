@@ -1,9 +1,11 @@
-import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ndarray } from '../array/index.js';
 import { readSafetensors, writeNpz } from '../io/node/index.js';
+import { ClassConditionalPipeline } from '../pipelines/node/index.js';
+import { euler } from '../samplers/index.js';
 import { runCli } from './program.js';
 
 async function call(...args: string[]): Promise<{ code: number; out: string[]; err: string }> {
@@ -47,6 +49,7 @@ describe('train --path', () => {
     expect(checkpoint.data).toEqual(run.data);
     expect(run.data.every((x) => Number.isFinite(Number(x)))).toBe(true);
     await samplesOf('bridge', '--sampler', 'dpmpp-2m');
+    await samplesOf('bridge', '--sampler', 'ode');
     const info = await call('info', at('bridge'));
     expect(info.out.join('\n')).toMatch(/FlowOnPath[\s\S]*schrodinger-bridge/);
   });
@@ -63,6 +66,49 @@ describe('train --path', () => {
   });
 });
 
+const stochastic = ['ddpm', 'euler-a', 'kdpm2-a', 'pc'];
+const sampled = (run: string, ...more: string[]) =>
+  call('sample', at(run), '--per-class', '1', '--guidance', 'none', '--steps', '30', '--out', at('b.png'), ...more);
+
+describe('a flow of coupled pairs', () => {
+  test.each(stochastic)('is not sampled with %s', async (sampler) => {
+    for (const run of ['bridge', 'bridge/checkpoints/step-0000002']) {
+      const { code, err } = await sampled(run, '--sampler', sampler);
+      expect([code, err]).toEqual([
+        2,
+        expect.stringMatching(`--sampler ${sampler} adds noise.*coupled pairs.*flow-euler`),
+      ]);
+    }
+  });
+
+  test('is known by its settings where its folder was written before it said so', async () => {
+    await cp(at('bridge'), at('old'), { recursive: true });
+    const index = JSON.parse(await readFile(at('old', 'model_index.json'), 'utf8')) as Record<string, unknown>;
+    expect(index).toMatchObject({ _coupled_pairs: true });
+    await writeFile(at('old', 'model_index.json'), JSON.stringify({ ...index, _coupled_pairs: undefined }));
+    expect((await sampled('old', '--sampler', 'euler-a')).err).toContain('coupled pairs');
+  });
+
+  test('is refused by eval and sweep, and by a classifier', async () => {
+    for (const command of ['eval', 'sweep']) {
+      const { code, err } = await call(command, at('bridge'), '--sampler', 'ddpm');
+      expect([code, err]).toEqual([2, expect.stringContaining('coupled pairs')]);
+    }
+    const { code, err } = await sampled('bridge', '--classifier', at('none'));
+    expect([code, err]).toEqual([2, expect.stringContaining('a classifier cannot guide this model')]);
+  });
+
+  test('is refused by the library', async () => {
+    const pipeline = await ClassConditionalPipeline.fromPretrained(at('bridge'));
+    const options = { sampler: euler({ predictionType: 'v_prediction' }), plan: { steps: 3, sChurn: 1 }, classes: [0] };
+    await expect(pipeline.images(options)).rejects.toThrow('EulerDiscreteScheduler adds noise');
+  });
+
+  test.each(stochastic)('pairs at random leave %s alone', async (sampler) => {
+    expect((await sampled('teacher', '--sampler', sampler)).err).toBe('');
+  });
+});
+
 describe('reflow', () => {
   const flags = ['--pairs', '300', '--pair-steps', '2', '--batch', '8', '--steps', '4', '--checkpoint-every', '2'];
 
@@ -73,6 +119,7 @@ describe('reflow', () => {
     expect(made.out.join('\n')).toContain('--guidance none --steps 2');
     expect(await weights('straight')).not.toEqual(await weights('teacher'));
     await samplesOf('straight');
+    expect((await sampled('straight', '--sampler', 'pc')).err).toContain('coupled pairs');
 
     const [cache] = await readdir(at('straight', 'cache'));
     const files = (await readdir(at('straight', 'cache', cache))).map((name) => at('straight', 'cache', cache, name));

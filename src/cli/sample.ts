@@ -10,19 +10,11 @@ import { classLabel, evenly, type Generated, generate, gridScale, joined } from 
 import { composedGuidance, guidersHelp, withGuidanceFlags } from './guidance.js';
 import { interruptible } from './interrupt.js';
 import { openGuider } from './openGuider.js';
-import { openClassConditional } from './openPipeline.js';
+import { openClassConditional, samplerFor } from './openPipeline.js';
 import { duration, type Output } from './output.js';
 import { shippedCheckpoint } from './package.js';
 import { Progress } from './progress.js';
-import {
-  fileName,
-  number,
-  type SamplerName,
-  samplerNamed,
-  samplerNameOf,
-  samplerNames,
-  wholeNumber,
-} from './values.js';
+import { fileName, number, type SamplerName, samplerNameOf, samplerNames, wholeNumber } from './values.js';
 
 interface Options extends Readonly<Record<string, unknown>> {
   readonly classes: string;
@@ -130,7 +122,7 @@ async function runSample(
   const { model } = pipeline;
   const ode = options.sampler === 'ode';
   const named = options.sampler === 'ode' ? undefined : options.sampler;
-  const sampler = named ? samplerNamed(named, pipeline.sampler) : pipeline.sampler;
+  const sampler = samplerFor(pipeline, steps, named);
   if (ode && (options.trajectory || options.animation))
     throw new UsageError('--sampler ode: its steps are of any length; leave out --trajectory and --animation');
   if (!(options.tolerance > 0))

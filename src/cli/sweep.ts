@@ -11,13 +11,14 @@ import { guidersHelp } from './guidance.js';
 import { interruptible } from './interrupt.js';
 import { openJudge } from './judge.js';
 import { guiderReader } from './openGuider.js';
+import { samplerFor } from './openPipeline.js';
 import { figure, type Output, shellWord, table } from './output.js';
 import { shippedCheckpoint, shippedClassifier } from './package.js';
 import { Progress } from './progress.js';
 import { type Metric, type SweepTable, sweepFigure } from './sweepFigure.js';
 import { axisValue, type SweepLists, type SweepPoint, seriesOf, sweepPlan } from './sweepPlan.js';
 import { type SweepResult, SweepStore } from './sweepStore.js';
-import { samplerNamed, samplerNameOf, samplerNames, wholeNumber } from './values.js';
+import { samplerNameOf, samplerNames, wholeNumber } from './values.js';
 
 interface Options extends SweepLists, Readonly<Record<string, unknown>> {
   readonly metric: string;
@@ -99,7 +100,7 @@ async function sweep(
   const { noisyClassifier, weaker } = options;
   const guiderOf = await guiderReader(pipeline, pipeline.sampler, { weaker, classifier: noisyClassifier });
   const plan = sweepPlan(options, guiderOf);
-  const samplerOf = ({ sampler }: SweepPoint) => (sampler ? samplerNamed(sampler, pipeline.sampler) : pipeline.sampler);
+  const samplerOf = ({ sampler, steps }: SweepPoint) => samplerFor(pipeline, steps, sampler);
   plan.points.forEach(samplerOf); // one that does not fit is refused before any work
   const compile = { device: options.device, threads: options.threads };
   const judge = await openJudge({ ...options, run, pipeline, compile });

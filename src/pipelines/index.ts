@@ -2,6 +2,7 @@ export * from './autoregressive.js';
 export * from './continuousFlow.js';
 export * from './control.js';
 export * from './coral.js';
+export * from './coupledFlow.js';
 export * from './denoise.js';
 export * from './drawLabels.js';
 export * from './flowOnPath.js';

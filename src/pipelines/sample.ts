@@ -1,6 +1,7 @@
 import type { NdArray } from '../array/index.js';
 import type { Denoiser } from '../models/index.js';
 import type { Tensor } from '../tensor/index.js';
+import { checkCoupledFlow } from './coupledFlow.js';
 import { type Denoising, denoise, lastSample, type SampleStep, type SamplingOptions } from './denoise.js';
 import { labelsOf } from './labels.js';
 import { predict } from './predict.js';
@@ -18,6 +19,8 @@ export interface SampleOptions extends SamplingOptions {
   readonly conditions?: Readonly<Record<string, readonly number[]>>;
   /** False for a model trained without dropping classes: it does not know its null class. Default true. */
   readonly knowsNullClass?: boolean;
+  /** True for a flow trained on coupled pairs of noise and data: it has no score, see {@link checkCoupledFlow}. */
+  readonly coupled?: boolean;
   /** [height, width]; default the model's. */
   readonly size?: readonly [number, number];
 }
@@ -32,13 +35,15 @@ const classConditional = (model: Denoiser): Denoising<Labels, Record<string, nev
 
 /**
  * Denoises step by step, yielding after each: {@link denoise} for a model of images and class labels.
- * @throws RangeError for a class out of range, or guidance without a null class; AbortError when the signal fires.
+ * @throws RangeError for a class out of range, guidance without a null class, or a sampler that adds noise to a coupled
+ * flow; AbortError when the signal fires.
  */
 export async function* sample(options: SampleOptions): AsyncGenerator<SampleStep, void, undefined> {
   const { model, classes, negativeClasses, guidance, size = [model.sampleSize, model.sampleSize] } = options;
   const { nullClass = guidance?.numClasses ?? 0 } = model;
   if ((guidance?.numClasses ?? nullClass) !== nullClass)
     throw new RangeError(`sample: the guidance knows ${guidance?.numClasses} classes, the model ${nullClass}`);
+  if (options.coupled) checkCoupledFlow(options.sampler, options.plan);
   const knowsNull = model.nullClass !== undefined && (options.knowsNullClass ?? true);
   const negative = negativeClasses ?? (knowsNull ? classes.map(() => nullClass) : undefined);
   const named = Object.entries({ ...options.conditions, ...(negative && { negative }), positive: classes });

@@ -19,6 +19,8 @@ const modelIndex = z.looseObject({
   id2label: z.record(z.string().regex(/^\d+$/), z.string()).optional(),
   /** Of a flow that was not trained on straight lines: noisewright's own. */
   _flow_path: z.object({ path: z.enum(flowPaths), pathPower: z.number(), bridgeSigma: z.number() }).optional(),
+  /** Of a flow whose noise and data were not paired at random: noisewright's own. */
+  _coupled_pairs: z.boolean().optional(),
   /** Of a model of latents. */
   vae: z.tuple([z.string().nullable(), z.string().nullable()]).optional(),
 });
@@ -30,6 +32,7 @@ interface Parts {
   readonly sampler: Sampler;
   readonly classNames: readonly string[];
   readonly knowsNullClass: boolean;
+  readonly coupled: boolean;
   readonly latents?: LatentSpace;
 }
 
@@ -46,14 +49,17 @@ export class ClassConditionalPipeline {
   readonly classNames: readonly string[];
   /** False for a run that was trained without dropping classes: it has no unconditional prediction. */
   readonly knowsNullClass: boolean;
+  /** True for a flow that was trained on coupled pairs (`--coupling ot`, reflow): only its ODE can be sampled. */
+  readonly coupled: boolean;
   /** The autoencoder of a model of latents. */
   readonly latents?: LatentSpace;
 
-  private constructor({ model, sampler, classNames, knowsNullClass, latents }: Parts) {
+  private constructor({ model, sampler, classNames, knowsNullClass, coupled, latents }: Parts) {
     this.model = model;
     this.sampler = sampler;
     this.classNames = classNames;
     this.knowsNullClass = knowsNullClass;
+    this.coupled = coupled;
     this.latents = latents;
   }
 
@@ -70,13 +76,15 @@ export class ClassConditionalPipeline {
     const sampler = samplerFromConfig(new TextDecoder().decode(await readBytes(scheduler)));
     const stored = await loadModel(join(folder, part.folder));
     const model = index._flow_path ? asRectifiedFlow(stored, index._flow_path) : stored;
+    const { conditionDropout, coupling, kind } = await notesOf(folder);
     const vaeClass = index.vae?.[1];
     const vae = vaeClass ? await loadComponent(join(folder, 'vae'), vaeClass) : undefined;
     return new ClassConditionalPipeline({
       model,
       sampler,
       classNames: namesOf(index.id2label ?? {}),
-      knowsNullClass: await dropsClasses(folder),
+      knowsNullClass: conditionDropout > 0,
+      coupled: index._coupled_pairs ?? (kind === 'reflow' || coupling === 'ot'),
       latents: vae && latentSpace(vae as unknown as Autoencoder, model, folder),
     });
   }
@@ -111,7 +119,7 @@ export class ClassConditionalPipeline {
   }
 
   private get defaults() {
-    return { sampler: this.sampler, knowsNullClass: this.knowsNullClass };
+    return { sampler: this.sampler, knowsNullClass: this.knowsNullClass, coupled: this.coupled };
   }
 }
 
@@ -145,9 +153,14 @@ async function checkKind(folder: string): Promise<void> {
     );
 }
 
-/** Whether a run dropped classes in training; a pipeline that is no run is taken to have done so. */
-async function dropsClasses(folder: string): Promise<boolean> {
+const runNotes = z.looseObject({
+  conditionDropout: z.number().default(0.1),
+  coupling: z.string().optional(),
+  kind: z.string().optional(),
+});
+
+/** What a run says of its training; a pipeline that is no run is taken to have been trained in the usual way. */
+async function notesOf(folder: string): Promise<z.output<typeof runNotes>> {
   const path = join(folder, 'run.json');
-  if (!existsSync(path)) return true;
-  return (await readJson(path, z.looseObject({ conditionDropout: z.number().default(0.1) }))).conditionDropout > 0;
+  return existsSync(path) ? readJson(path, runNotes) : runNotes.parse({});
 }

@@ -166,6 +166,7 @@ export class ReflowRun {
       weights: await session.averagedState(),
       scheduler: evenEuler().toConfig(),
       classNames: student.classNames,
+      coupled: true,
     });
   }
 

@@ -16,6 +16,8 @@ export interface PipelineParts {
   readonly classNames: readonly string[];
   /** Of a flow that is not one of straight lines. */
   readonly flowPath?: FlowPath;
+  /** Whether a flow's noise and data were paired otherwise than at random: only its ODE can be sampled then. */
+  readonly coupled?: boolean;
   /** The class of the autoencoder, which lies beside them, of a model of latents. */
   readonly vae?: string;
 }
@@ -23,7 +25,7 @@ export interface PipelineParts {
 /** Writes a pipeline in diffusers' layout: model_index.json, scheduler/ and transformer/, unet/ or classifier/. */
 export async function writePipelineFolder(
   folder: string,
-  { model, weights, scheduler, classNames, flowPath, vae }: PipelineParts,
+  { model, weights, scheduler, classNames, flowPath, coupled, vae }: PipelineParts,
 ): Promise<void> {
   const { className, folder: part, library } = trainableClass(classNameOf(model));
   await makeFolder(join(folder, 'scheduler'));
@@ -39,6 +41,7 @@ export async function writePipelineFolder(
     scheduler: ['diffusers', scheduler._class_name],
     ...(vae && { vae: ['diffusers', vae] }),
     ...(flowPath && { _flow_path: flowPath }),
+    ...(coupled && { _coupled_pairs: true }),
     id2label: Object.fromEntries(classNames.map((name, i) => [String(i), name])),
   });
 }

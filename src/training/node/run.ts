@@ -148,6 +148,7 @@ export class TrainingRun {
       scheduler: samplerConfigOf(config),
       classNames: dataset.classNames,
       flowPath: flowPathOf(config),
+      coupled: config.coupling !== 'random',
       ...(vae && { vae: AutoencoderKL.className }),
     });
   }
