@@ -12,6 +12,7 @@ import { gridScale, joined } from './generate.js';
 import { ofPixels } from './openPipeline.js';
 import { duration, type Output } from './output.js';
 import { shippedCheckpoint } from './package.js';
+import { pictureNote } from './pictureNote.js';
 import { Progress } from './progress.js';
 import { fileName, parseClasses, parseGuidance, wholeNumber } from './values.js';
 
@@ -99,7 +100,7 @@ async function interpolate(
   });
   const error = [rootMeanSquare(first, part(made, 0)), rootMeanSquare(second, part(made, count - 1))];
   const settings = { model: run, from, to, classes: options.classes, guidance: options.guidance, steps };
-  await savePng(out, strip, { noisewright: JSON.stringify(settings) });
+  await savePng(out, strip, pictureNote(settings));
   output.line(
     `${count} pictures in ${duration(seconds)}; both ends came back to within ${error.map(round).join(' and ')}`,
   );

@@ -13,6 +13,7 @@ import { openGuider } from './openGuider.js';
 import { openClassConditional, samplerFor } from './openPipeline.js';
 import { duration, type Output } from './output.js';
 import { shippedCheckpoint } from './package.js';
+import { pictureNote } from './pictureNote.js';
 import { Progress } from './progress.js';
 import { fileName, number, type SamplerName, samplerNameOf, samplerNames, wholeNumber } from './values.js';
 
@@ -171,7 +172,7 @@ async function runSample(
     ...(ode && { tolerance: options.tolerance }),
     seed,
   };
-  const files = await write(generated, { ...options, labels, names, settings: JSON.stringify(settings) });
+  const files = await write(generated, { ...options, labels, names, note: pictureNote(settings) });
   const count = `${labels.length * perClass} pictures in ${duration(seconds)}`;
   const how = ode ? `ode, ${generated.evaluations} calls` : `${samplerNameOf(sampler)}, ${steps} steps`;
   output.line(`${count} (${how}, guidance ${guidanceText}, seed ${seed})`);
@@ -184,14 +185,13 @@ async function runSample(
 interface Files extends Pick<Options, 'out' | 'saveTensor' | 'trajectory' | 'animation' | 'perClass'> {
   readonly labels: readonly number[];
   readonly names: readonly string[];
-  readonly settings: string;
+  readonly note: ReturnType<typeof pictureNote>;
 }
 
 /** Writes what was asked for and says where it is. */
 async function write({ images, steps, decode }: Generated, files: Files): Promise<Record<string, string>> {
-  const { out, saveTensor, trajectory, animation, perClass, labels, names, settings } = files;
+  const { out, saveTensor, trajectory, animation, perClass, labels, names, note } = files;
   const layout = { rowLabels: names, scale: gridScale(images.shape[2]) };
-  const note = { noisewright: settings };
   const grid = (of: typeof images): Raster => imageGrid(of, perClass, layout);
   const written: Record<string, string> = { grid: out };
   await savePng(out, grid(images), note);

@@ -14,6 +14,7 @@ import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { gridScale } from './generate.js';
 import { duration, type Output } from './output.js';
+import { pictureNote } from './pictureNote.js';
 import { Progress } from './progress.js';
 import { fileName, number, parseClasses, wholeNumber } from './values.js';
 
@@ -124,7 +125,7 @@ async function runSample(output: Output, options: Options, [run]: readonly strin
   const scale = Math.max(1, gridScale(imageShape[1]));
   const rowLabels = labels?.map((label) => classNames[label] ?? String(label));
   const raster = imageGrid(ndarray(all, [rows * width, ...imageShape]), width, { rowLabels, scale });
-  await savePng(out, raster, { noisewright: JSON.stringify(settings) });
+  await savePng(out, raster, pictureNote(settings));
   output.line(`${count} pictures ${complete ? 'completed' : 'drawn'} in ${duration(seconds)} (seed ${seed})`);
   output.line(`grid:       ${out}`);
   output.record({ kind: 'samples', ...settings, labels, rows, columns, seconds, files: { grid: out } });

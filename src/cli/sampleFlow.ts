@@ -12,6 +12,7 @@ import { gridScale, joined } from './generate.js';
 import { pictureOf } from './interpolate.js';
 import { interruptible } from './interrupt.js';
 import { duration, type Output } from './output.js';
+import { pictureNote } from './pictureNote.js';
 import { fileName, number, wholeNumber } from './values.js';
 
 interface Options extends Readonly<Record<string, unknown>> {
@@ -98,7 +99,7 @@ async function runSample(output: Output, options: Options, [run]: readonly strin
   const settings = { model: run, temperatures, interpolate: ends, seed };
   const scale = gridScale(flow.config.imageShape[1]);
   const raster = imageGrid(flowPictures(images), columns, { rowLabels: labels, scale });
-  await savePng(out, raster, { noisewright: JSON.stringify(settings) });
+  await savePng(out, raster, pictureNote(settings));
   output.line(`${images.shape[0]} pictures in ${duration(seconds)} (seed ${seed})`);
   output.line(`grid:       ${out}`);
   output.record({ kind: 'samples', ...settings, columns, seconds, files: { grid: out } });

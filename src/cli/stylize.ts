@@ -7,6 +7,7 @@ import { addCommand, type Cli } from './command.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { duration, type Output } from './output.js';
 import { shippedStyle } from './package.js';
+import { pictureNote } from './pictureNote.js';
 import { fileName, number, wholeNumber } from './values.js';
 
 interface Options extends Readonly<Record<string, unknown>> {
@@ -81,7 +82,7 @@ async function run(output: Output, options: Options): Promise<ExitCode> {
   });
   const seconds = (performance.now() - began) / 1000;
   const settings = { content, style, weights, alpha, preserveColour, size, net: folder };
-  await savePng(out, toRasters(made)[0], { noisewright: JSON.stringify(settings) });
+  await savePng(out, toRasters(made)[0], pictureNote(settings));
   const [, height, width] = made.shape;
   output.line(`${width} x ${height} pixels in ${duration(seconds)}: ${out}`);
   output.record({ kind: 'stylized', ...settings, width, height, seconds, files: { image: out } });

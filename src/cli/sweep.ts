@@ -14,6 +14,7 @@ import { guiderReader } from './openGuider.js';
 import { samplerFor } from './openPipeline.js';
 import { figure, type Output, shellWord, table } from './output.js';
 import { shippedCheckpoint, shippedClassifier } from './package.js';
+import { pictureNote } from './pictureNote.js';
 import { Progress } from './progress.js';
 import { type Metric, type SweepTable, sweepFigure } from './sweepFigure.js';
 import { axisValue, type SweepLists, type SweepPoint, seriesOf, sweepPlan } from './sweepPlan.js';
@@ -153,7 +154,7 @@ async function sweep(
       ),
   };
   const words = { run, samples, seed, data, guider: options.guider, guidance: options.guidance, steps: options.steps };
-  await savePng(out, await sweepFigure(shown, metrics), { noisewright: JSON.stringify(words) });
+  await savePng(out, await sweepFigure(shown, metrics), pictureNote(words));
   const real = await judge.real();
   const row = (name: readonly string[], quality: SweepResult['quality']) => [
     ...name,

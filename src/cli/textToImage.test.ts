@@ -1,9 +1,9 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { ClipTokenizer, readPngText } from '../io/index.js';
-import { readBytes, writeSafetensors } from '../io/node/index.js';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { blankRaster, ClipTokenizer, readPngText } from '../io/index.js';
+import { readBytes, savePng, writeSafetensors } from '../io/node/index.js';
 import { AutoencoderKL, CLIPTextModel, Lora, UNet2DCondition } from '../models/index.js';
 import { loadTextToImage, saveTextToImage } from '../pipelines/node/index.js';
 import { Generator } from '../random/index.js';
@@ -99,6 +99,24 @@ describe('a text-to-image folder', () => {
 });
 
 describe('noisewright generate', () => {
+  it("writes no picture that tells of the user's home folder, and repeats it from there", async () => {
+    vi.stubEnv('HOME', folder);
+    const [hat, again, grid] = ['hat.png', 'again.png', 'hat-grid.png'].map((name) => join(folder, name));
+    await savePng(grid, blankRaster(16, 16, 3, 90));
+    const flags = ['--model', model, '--steps', '2', '--image', grid, '--mask', grid, '--out', hat];
+    expect(await cli('generate', 'a cat', ...flags)).toMatchObject({ code: 0, err: '' });
+    const text = readPngText(await readBytes(hat)).noisewright;
+    expect(text).not.toContain(folder);
+    expect(JSON.parse(text).recipe).toMatchObject({
+      model: '~/model',
+      image: '~/hat-grid.png',
+      mask: '~/hat-grid.png',
+    });
+    expect(await cli('generate', '--from', hat, '--out', again)).toMatchObject({ code: 0, err: '' });
+    expect(await readBytes(again)).toEqual(await readBytes(hat));
+    vi.unstubAllEnvs();
+  });
+
   it('keeps the recipe in the picture and repeats it', async () => {
     const [first, second, third] = ['1.png', '2.png', '3.png'].map((name) => join(folder, name));
     const made = await cli(

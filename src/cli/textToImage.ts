@@ -4,9 +4,11 @@ import { z } from 'zod';
 import { type NdArray, ndarray } from '../array/index.js';
 import { imageGrid, readPngText, toRasters } from '../io/index.js';
 import {
+  expandHome,
   fileError,
   fingerprint,
   makeFolder,
+  portablePath,
   readBytes,
   readImage,
   readSafetensors,
@@ -22,6 +24,7 @@ import { interruptible } from './interrupt.js';
 import { fetchedFolder } from './openPipeline.js';
 import { duration, type Output, shellWord } from './output.js';
 import { packageVersion } from './package.js';
+import { pictureNote, splitControl, withPaths } from './pictureNote.js';
 import { Progress } from './progress.js';
 import { fileName, number, parseGuidance, samplerNamed, samplerNameOf, samplerNames, wholeNumber } from './values.js';
 
@@ -209,9 +212,14 @@ async function run(output: Output, options: Options, [prompt]: readonly string[]
   ).finally(() => progress.stop());
   const seconds = (performance.now() - began) / 1000;
 
-  const files = await save(images, out, (i) => ({
-    noisewright: JSON.stringify({ noisewright: packageVersion(), fingerprint: model, number: i + 1, recipe }),
-  }));
+  const files = await save(images, out, (i) =>
+    pictureNote({
+      noisewright: packageVersion(),
+      fingerprint: model,
+      number: i + 1,
+      recipe: withPaths(recipe, portablePath),
+    }),
+  );
   output.line(
     `${files.length === 1 ? 'one picture' : `${files.length} pictures`} in ${duration(seconds)} (${samplerNameOf(sampler)}, ${recipe.steps} steps, guidance ${recipe.guidance}, seed ${recipe.seed})`,
   );
@@ -234,7 +242,8 @@ function recipeOf(base: Partial<Recipe>, options: Options): Recipe {
 
 async function readRecipe(path: string): Promise<z.output<typeof savedRecipe>> {
   try {
-    return savedRecipe.parse(JSON.parse(readPngText(await readBytes(path)).noisewright ?? ''));
+    const saved = savedRecipe.parse(JSON.parse(readPngText(await readBytes(path)).noisewright ?? ''));
+    return { ...saved, recipe: withPaths(saved.recipe, expandHome) };
   } catch (cause) {
     throw fileError('read', path, new Error('no picture that noisewright generate made', { cause }));
   }
@@ -255,8 +264,7 @@ function withNumber(text: string): readonly [path: string, value: number] {
 
 /** `canny=edges.png:0.8,from=0.2,to=0.8,guess`. @throws UsageError that names what is wrong. */
 export function parseControl(text: string): Omit<Control, 'net' | 'image'> & { folder?: string; picture: string } {
-  const words = /(?:,(?:from=[^,]*|to=[^,]*|guess))*$/.exec(text)![0];
-  const [, folder, rest] = /^(?:(.+?)=)?(.+)$/s.exec(text.slice(0, text.length - words.length)) ?? [];
+  const { folder, picture: rest, words } = splitControl(text);
   if (rest === undefined) throw new UsageError(`--control: expected <folder>=<picture>[:scale], got '${text}'`);
   const [picture, scale] = withNumber(rest);
   const share = (name: string, normally: number): number => {

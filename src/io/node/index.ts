@@ -5,5 +5,6 @@ export * from './hub.js';
 export * from './image.js';
 export * from './json.js';
 export * from './lock.js';
+export * from './portablePath.js';
 export * from './rows.js';
 export * from './tokenizerFolder.js';
