@@ -45,11 +45,11 @@ interface ImageFlowFields {
 }
 
 const count = z.number().int().positive();
-/** Config fields, with the default of alpha: papers on MNIST take 1e-6, NICE no logits. Without them there is no actnorm. */
-const fields = <S extends z.ZodRawShape>(alpha: number, shape: S) =>
+/** Config fields. MAF and FFJORD take alpha 1e-6 on MNIST; NICE had no logits, and its scales then grow for very long. */
+const fields = <S extends z.ZodRawShape>(shape: S) =>
   z.strictObject({
-    alpha: z.number().min(0).lt(0.5).default(alpha),
-    normalize: z.boolean().default(alpha > 0),
+    alpha: z.number().min(0).lt(0.5).default(1e-6),
+    normalize: z.boolean().default(true),
     ...shape,
   });
 
@@ -68,18 +68,18 @@ const sizeOf = ([channels, height, width]: Shape): number => channels * height *
 /** Flows of images by their short names. */
 export const flowArchitectures = {
   nice: architecture(
-    fields(0, { couplings: count.default(4), hiddenLayers: count.default(5), hiddenFeatures: count.default(1000) }),
+    fields({ couplings: count.default(4), hiddenLayers: count.default(5), hiddenFeatures: count.default(1000) }),
     { tiny: { hiddenLayers: 1, hiddenFeatures: 16 }, xs: { hiddenLayers: 3, hiddenFeatures: 500 }, full: {} },
     (shape, config, rng) => new FlowSequence<Flow>([new EvenOdd(), new NICE(sizeOf(shape), config, rng)]),
     { logistic: true },
   ),
   realnvp: architecture(
-    fields(1e-6, { scales: count.default(2), midChannels: count.default(64), blocks: count.default(8) }),
+    fields({ scales: count.default(2), midChannels: count.default(64), blocks: count.default(8) }),
     { tiny: { scales: 1, midChannels: 4, blocks: 1 }, xs: { midChannels: 16, blocks: 1 }, full: {} },
     ([inChannels], config, rng) => new RealNVP({ inChannels, ...config }, rng),
   ),
   maf: architecture(
-    fields(1e-6, { layers: count.default(5), hiddenFeatures: count.default(1000), blocks: count.default(1) }),
+    fields({ layers: count.default(5), hiddenFeatures: count.default(1000), blocks: count.default(1) }),
     { tiny: { layers: 2, hiddenFeatures: 48 }, xs: { layers: 3, hiddenFeatures: 500 }, full: {} },
     (shape, { layers, hiddenFeatures, blocks }, rng) =>
       new FlowSequence<Flow>(
@@ -91,12 +91,12 @@ export const flowArchitectures = {
       ),
   ),
   glow: architecture(
-    fields(1e-6, { midChannels: count.default(512), levels: count.default(2), steps: count.default(32) }),
+    fields({ midChannels: count.default(512), levels: count.default(2), steps: count.default(32) }),
     { tiny: { midChannels: 4, levels: 1, steps: 1 }, xs: { midChannels: 64, steps: 6 }, full: {} },
     ([inChannels], config, rng) => new Glow({ inChannels, ...config }, rng),
   ),
   ffjord: architecture(
-    fields(1e-6, {
+    fields({
       /** Channels of the convolutions between the first and the last one. */
       hiddenDims: z.array(count).default([64, 64, 64]),
       layerType: z.enum(odeLayerTypes).default('concat'),
