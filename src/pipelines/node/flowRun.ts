@@ -1,15 +1,13 @@
 import { join } from 'node:path';
-import type { z } from 'zod';
 import { batches, type Dataset } from '../../data/index.js';
 import { openDataset } from '../../data/node/index.js';
 import type { FlowModel } from '../../models/index.js';
 import { Generator } from '../../random/index.js';
-import { imagesAndLabels, LearningSession } from '../../training/index.js';
-import { type LearningEvent, RunFolder } from '../../training/node/index.js';
+import { imagesAndLabels, type LearningBatch, LearningSession } from '../../training/index.js';
+import { type LearningEvent, type Measured, PictureRun, type RunFolder } from '../../training/node/index.js';
 import {
   type FlowLikelihoodReport,
   type FlowTrainingConfig,
-  type FlowTrainingConfigOptions,
   flowLearner,
   flowLikelihood,
   flowTraining,
@@ -18,56 +16,32 @@ import {
 import { ImageFlow } from '../imageFlow.js';
 import { saveImageFlow } from './imageFlowFolder.js';
 
-export type FlowEvent =
-  | LearningEvent
-  | ({ readonly kind: 'likelihood'; readonly step: number; readonly split: 'train' | 'test' } & FlowLikelihoodReport);
+type LikelihoodEvent = { readonly kind: 'likelihood' } & Measured & FlowLikelihoodReport;
+export type FlowEvent = LearningEvent | LikelihoodEvent;
 
 /** Pictures that actnorms start from: enough for pixels that are dark in most. */
 const startImages = 256;
 
 /** The training of an {@link ImageFlow} in a folder: see {@link RunFolder}. The weights for use are in `flow/`. */
-export class FlowRun {
-  readonly session: LearningSession;
-  private heldOut?: Dataset;
+export class FlowRun extends PictureRun<FlowTrainingConfig, LikelihoodEvent> {
+  static readonly settings = flowTraining;
+  protected readonly product = 'flow';
 
   private constructor(
-    private readonly files: RunFolder,
-    readonly config: FlowTrainingConfig,
-    readonly dataset: Dataset,
+    files: RunFolder,
+    config: FlowTrainingConfig,
+    dataset: Dataset,
     private readonly flow: ImageFlow,
   ) {
-    this.session = new LearningSession((rng) => flowLearner(flow, rng), config, flow.model.namedVariables());
+    const variables = flow.model.namedVariables();
+    super(files, config, new LearningSession((rng) => flowLearner(flow, rng), config, variables), dataset);
   }
 
-  get folder(): string {
-    return this.files.path;
-  }
   get model(): FlowModel {
     return this.flow.model;
   }
 
-  /**
-   * A new run; its folder is made by {@link run}.
-   * @throws Error when the folder holds one already, TypeError for a wrong config, RangeError for pictures that the flow
-   * cannot halve (named).
-   */
-  static async create(options: FlowTrainingConfigOptions, folder: string): Promise<FlowRun> {
-    const config = flowTraining.parse(options);
-    const files = new RunFolder(folder);
-    await files.checkVacant();
-    return FlowRun.open(files, config);
-  }
-
-  /** Continues a run. @param changes `steps` is the new total. @throws Error when there is none, or it is damaged (named). */
-  static async resume(folder: string, changes: { steps?: number } = {}): Promise<FlowRun> {
-    const files = new RunFolder(folder);
-    const config = await files.settings(flowTraining as z.ZodType<FlowTrainingConfig>);
-    const run = await FlowRun.open(files, { ...config, ...changes });
-    await files.restore(run.session, 'flow');
-    return run;
-  }
-
-  private static async open(files: RunFolder, config: FlowTrainingConfig): Promise<FlowRun> {
+  static async open(files: RunFolder, config: FlowTrainingConfig): Promise<FlowRun> {
     const { data, size, skipCorrupt, seed, model, modelConfig, device, threads } = config;
     const dataset = await openDataset(data, { size, skipCorrupt });
     const flow = new ImageFlow({ model, modelConfig, imageShape: [...dataset.shape] }, new Generator(seed));
@@ -79,43 +53,27 @@ export class FlowRun {
     return new FlowRun(files, { ...config, modelConfig: flow.config.modelConfig }, dataset, flow);
   }
 
-  /**
-   * Trains to the end, writing metrics and checkpoints; also when it is aborted, after the step under way.
-   * @throws Error when another process trains this run; DivergedError.
-   */
-  run(signal?: AbortSignal): AsyncGenerator<FlowEvent, void, undefined> {
-    const { session, config, dataset } = this;
-    const { batch, seed, flip } = config;
-    return this.files.train<FlowEvent>(
-      {
-        session,
-        settings: config,
-        batches: () => imagesAndLabels(batches(dataset, { batch, seed, flip, position: session.position })),
-        write: async (folder) => saveImageFlow(join(folder, 'flow'), this.flow, await session.averagedState()),
-        after: (step, saved) => this.after(step, saved, signal),
-      },
-      signal,
-    );
+  protected batches(): AsyncIterable<LearningBatch> {
+    const { batch, seed, flip } = this.config;
+    return imagesAndLabels(batches(this.dataset, { batch, seed, flip, position: this.session.position }));
+  }
+
+  protected async write(folder: string): Promise<void> {
+    await saveImageFlow(join(folder, 'flow'), this.flow, await this.session.averagedState());
   }
 
   /** At each checkpoint the weights for use are asked about pictures that they were not trained on, if there are any. */
-  private async *after(step: number, saved: boolean, signal?: AbortSignal): AsyncGenerator<FlowEvent, void, undefined> {
-    const { data, size, skipCorrupt, device, threads, testImages } = this.config;
-    if (!saved || testImages === 0 || signal?.aborted) return;
-    this.heldOut ??= await openDataset(data, { size, skipCorrupt, split: 'test' }).catch(() => this.dataset);
+  protected override async *after(
+    step: number,
+    saved: boolean,
+    signal?: AbortSignal,
+  ): AsyncGenerator<LikelihoodEvent, void, undefined> {
+    const { device, threads, testImages: count } = this.config;
+    if (!saved || count === 0 || signal?.aborted) return;
     const twin = new ImageFlow(this.flow.config, new Generator(0));
     twin.model.loadStateDict(await this.session.averagedState());
-    const options = { count: testImages, signal, compile: { device, threads } };
-    const report = await flowLikelihood(twin, this.heldOut, options).catch((error) => {
-      if (!signal?.aborted) throw error;
-    });
-    if (!report) return;
-    const line = { step, split: this.heldOut === this.dataset ? 'train' : 'test', ...report } as const;
-    await this.files.note(line);
-    yield { kind: 'likelihood', ...line };
-  }
-
-  release(): Promise<void> {
-    return this.session.release();
+    const options = { count, signal, compile: { device, threads } };
+    const line = await this.measured(step, (pictures) => flowLikelihood(twin, pictures, options), signal);
+    if (line) yield { kind: 'likelihood', ...line };
   }
 }

@@ -5,19 +5,13 @@ import { z } from 'zod';
 import { type NdArray, ndarray } from '../../array/index.js';
 import { indexBatches } from '../../data/index.js';
 import { cfg, unguided } from '../../guidance/index.js';
-import { fingerprint, pathExists, readJson, readSafetensors, writeSafetensors } from '../../io/node/index.js';
+import { pathExists, readJson, readSafetensors, writeSafetensors } from '../../io/node/index.js';
 import { Generator } from '../../random/index.js';
 import { type LearningBatch, LearningSession, noisyImageLearner, rectifiedFlow } from '../../training/index.js';
-import { type LearningEvent, RunFolder, writePipelineFolder } from '../../training/node/index.js';
+import { FolderRun, type RunFolder, writePipelineFolder } from '../../training/node/index.js';
 import { FlowOnPath } from '../flowOnPath.js';
 import { drawPairs, type FlowPairs, pairsAt } from '../reflow.js';
-import {
-  evenEuler,
-  pairSampler,
-  type ReflowTraining,
-  type ReflowTrainingOptions,
-  reflowTraining,
-} from '../reflowTraining.js';
+import { evenEuler, pairSampler, type ReflowTraining, reflowTraining } from '../reflowTraining.js';
 import { ClassConditionalPipeline } from './classConditional.js';
 
 /** Pairs in one file of the cache. */
@@ -30,59 +24,36 @@ type LabelledPairs = FlowPairs & { readonly labels: readonly number[] };
  * number of pairs, kept in `cache/`, and a model that begins with the teacher's weights learns the straight lines between
  * them. The pairs are files of their own, written aside and renamed: what a stopped run has drawn is not drawn again.
  */
-export class ReflowRun {
-  readonly session: LearningSession;
+export class ReflowRun extends FolderRun<ReflowTraining> {
+  static readonly settings = reflowTraining;
+  static readonly source = ({ teacher }: ReflowTraining): string => teacher;
+  protected readonly product = 'model_index.json';
   /** Is told how many pairs there are, which are made before the first step. */
   onPreparing?: (done: number, total: number) => void;
 
   private constructor(
-    private readonly files: RunFolder,
-    readonly config: ReflowTraining,
+    files: RunFolder,
+    config: ReflowTraining,
     private readonly teacher: ClassConditionalPipeline,
     private readonly student: ClassConditionalPipeline,
   ) {
     const objective = rectifiedFlow({ density: config.timestepDensity });
     const { model } = student;
-    this.session = new LearningSession(
-      (rng) => noisyImageLearner({ model, objective, rng }),
-      config,
-      model.namedVariables(),
-    );
+    const learner = (rng: Generator) => noisyImageLearner({ model, objective, rng });
+    super(files, config, new LearningSession(learner, config, model.namedVariables()));
   }
 
-  get folder(): string {
-    return this.files.path;
-  }
   get model(): ClassConditionalPipeline['model'] {
     return this.student.model;
   }
 
-  /** A new run; its folder is made by {@link run}. @throws Error that names the setting, file or folder at fault. */
-  static async create(options: ReflowTrainingOptions, folder: string): Promise<ReflowRun> {
-    const config = reflowTraining.parse(options);
-    const files = new RunFolder(folder);
-    await files.checkVacant();
+  /** What a run's pictures are compared with is what the teacher was trained on, unless it is said. */
+  static async begin(config: ReflowTraining): Promise<ReflowTraining> {
     const { data, size } = await dataOf(config.teacher);
-    const known = { data: config.data ?? data, size: config.size ?? size };
-    return ReflowRun.open(files, { ...config, ...known, fingerprint: await fingerprint(config.teacher) });
+    return { ...config, data: config.data ?? data, size: config.size ?? size };
   }
 
-  /**
-   * Continues a run from its last checkpoint.
-   * @param changes `steps` is the new total.
-   * @throws Error when there is no run, it is damaged (named), or its teacher has changed.
-   */
-  static async resume(folder: string, changes: { steps?: number } = {}): Promise<ReflowRun> {
-    const files = new RunFolder(folder);
-    const config = await files.settings(reflowTraining as z.ZodType<ReflowTraining>);
-    if ((await fingerprint(config.teacher)) !== config.fingerprint)
-      throw new Error(`${config.teacher}: not the teacher that ${folder} began with: its files have changed`);
-    const run = await ReflowRun.open(files, { ...config, ...changes });
-    await files.restore(run.session, 'model_index.json');
-    return run;
-  }
-
-  private static async open(files: RunFolder, config: ReflowTraining): Promise<ReflowRun> {
+  static async open(files: RunFolder, config: ReflowTraining): Promise<ReflowRun> {
     const [teacher, student] = [
       await ClassConditionalPipeline.fromPretrained(config.teacher),
       await ClassConditionalPipeline.fromPretrained(config.teacher),
@@ -91,18 +62,11 @@ export class ReflowRun {
     return new ReflowRun(files, config, teacher, student);
   }
 
-  /**
-   * Draws the pairs that are not there yet, then trains to the end, writing metrics and checkpoints.
-   * @throws Error when another process trains this run; DivergedError; AbortError while pairs are drawn.
-   */
-  run(signal?: AbortSignal): AsyncGenerator<LearningEvent, void, undefined> {
-    const { session, config } = this;
-    const batches = async () => {
-      const pairs = await this.pairs(signal);
-      const { batch, seed } = config;
-      return pairBatches(pairs, { name: 'pairs', batch, seed, position: session.position });
-    };
-    return this.files.train({ session, settings: config, batches, write: (place) => this.write(place) }, signal);
+  /** Draws the pairs that are not there yet. @throws AbortError. */
+  protected async batches(signal?: AbortSignal): Promise<AsyncIterable<LearningBatch>> {
+    const { batch, seed } = this.config;
+    const pairs = await this.pairs(signal);
+    return pairBatches(pairs, { name: 'pairs', batch, seed, position: this.session.position });
   }
 
   /** All pairs, those that are in the cache read from there. */
@@ -159,7 +123,7 @@ export class ReflowRun {
     await writeSafetensors(path, { noise, samples, labels: ndarray(labels, [SHARD], 'int32') });
   }
 
-  private async write(folder: string): Promise<void> {
+  protected async write(folder: string): Promise<void> {
     const { session, student } = this;
     await writePipelineFolder(folder, {
       model: student.model,
@@ -168,10 +132,6 @@ export class ReflowRun {
       classNames: student.classNames,
       coupled: true,
     });
-  }
-
-  release(): Promise<void> {
-    return this.session.release();
   }
 }
 

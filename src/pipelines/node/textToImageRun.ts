@@ -1,20 +1,15 @@
 import { join } from 'node:path';
-import type { z } from 'zod';
 import { type NdArray, ndarray } from '../../array/index.js';
 import { indexBatches } from '../../data/index.js';
 import { type CaptionFolder, openCaptionFolder } from '../../data/node/index.js';
-import { fingerprint, type RowFolder, writeSafetensors } from '../../io/node/index.js';
+import { type RowFolder, writeSafetensors } from '../../io/node/index.js';
 import { Lora } from '../../models/index.js';
 import { saveModel } from '../../models/node/index.js';
 import { Generator } from '../../random/index.js';
 import { type LearningBatch, LearningSession } from '../../training/index.js';
-import { type LearningEvent, RunFolder } from '../../training/node/index.js';
+import { FolderRun, type LearningEvent, type RunFolder } from '../../training/node/index.js';
 import { objectiveFor, textToImageLearner, variablesOf } from '../textToImageLearner.js';
-import {
-  type TextToImageTraining,
-  type TextToImageTrainingOptions,
-  textToImageTraining,
-} from '../textToImageTraining.js';
+import { type TextToImageTraining, textToImageTraining } from '../textToImageTraining.js';
 import { cachedPictures, cachedTexts } from './textToImageCache.js';
 import { openSystem, partOf, type TextToImageSystem } from './textToImageSystem.js';
 
@@ -26,16 +21,18 @@ export const loraFile = 'pytorch_lora_weights.safetensors';
  * diffusers' layout, or `pytorch_lora_weights.safetensors`, or `controlnet/`. What the autoencoder and a fixed text
  * encoder say of the data is computed once, and kept in `cache/`.
  */
-export class TextToImageRun {
-  readonly session: LearningSession;
+export class TextToImageRun extends FolderRun<TextToImageTraining> {
+  static readonly settings = textToImageTraining;
+  static readonly source = ({ model }: TextToImageTraining): string | undefined => model;
   /** Is told how far the caches are, which are made before the first step. */
   onPreparing?: (what: 'pictures' | 'texts', done: number, total: number) => void;
   /** Is told of pictures that cannot be read and are left out. */
   onSkipped?: (reasons: readonly string[]) => void;
+  private cached: readonly RowFolder[] = [];
 
   private constructor(
-    private readonly files: RunFolder,
-    readonly config: TextToImageTraining,
+    files: RunFolder,
+    config: TextToImageTraining,
     readonly data: CaptionFolder,
     readonly system: TextToImageSystem,
     empty: Readonly<Record<string, NdArray>>,
@@ -44,46 +41,16 @@ export class TextToImageRun {
     const { minSnrGamma, timestepDensity: density, flowWeighting: weighting, preconditionOutputs } = config;
     const objective = objectiveFor(sampler, { minSnrGamma, density, weighting, preconditionOutputs });
     const { promptDropout } = config;
-    this.session = new LearningSession(
-      (rng) => textToImageLearner({ ...system, objective, empty, promptDropout }, rng),
-      config,
-      variablesOf(trained),
-    );
+    const learner = (rng: Generator) => textToImageLearner({ ...system, objective, empty, promptDropout }, rng);
+    super(files, config, new LearningSession(learner, config, variablesOf(trained)));
   }
 
-  get folder(): string {
-    return this.files.path;
-  }
-
-  /** A new run; its folder is made by {@link run}. @throws Error that names the setting, file or part at fault. */
-  static async create(options: TextToImageTrainingOptions, folder: string): Promise<TextToImageRun> {
-    const config = textToImageTraining.parse(options);
+  static begin(config: TextToImageTraining): TextToImageTraining {
     checkSettings(config);
-    const files = new RunFolder(folder);
-    await files.checkVacant();
-    const { model } = config;
-    return TextToImageRun.open(
-      files,
-      model === undefined ? config : { ...config, fingerprint: await fingerprint(model) },
-    );
+    return config;
   }
 
-  /**
-   * Continues a run from its last checkpoint.
-   * @param changes `steps` is the new total.
-   * @throws Error when there is no run, it is damaged (named), or the model that it began with is another one now.
-   */
-  static async resume(folder: string, changes: { steps?: number } = {}): Promise<TextToImageRun> {
-    const files = new RunFolder(folder);
-    const config = await files.settings(textToImageTraining as z.ZodType<TextToImageTraining>);
-    if (config.model !== undefined && (await fingerprint(config.model)) !== config.fingerprint)
-      throw new Error(`${config.model}: not the model that ${folder} began with: its files have changed`);
-    const run = await TextToImageRun.open(files, { ...config, ...changes });
-    await files.restore(run.session, run.product);
-    return run;
-  }
-
-  private static async open(files: RunFolder, config: TextToImageTraining): Promise<TextToImageRun> {
+  static async open(files: RunFolder, config: TextToImageTraining): Promise<TextToImageRun> {
     const data = await openCaptionFolder(config.data, { skipCorrupt: config.skipCorrupt });
     indexBatches(config.data, data.pictures.length, { batch: config.batch }).next(); // too few are an error before all else
     const captions = data.pictures.map(({ caption }) => caption);
@@ -98,35 +65,23 @@ export class TextToImageRun {
     return lora ? loraFile : controlnet ? 'controlnet' : 'model_index.json';
   }
 
-  /**
-   * Trains to the end, writing metrics and checkpoints; also when it is aborted, after the step under way.
-   * @throws Error when pictures cannot be read (named) or another process trains this run; DivergedError; AbortError
-   * while the caches are made.
-   */
-  run(signal?: AbortSignal): AsyncGenerator<LearningEvent, void, undefined> {
-    const { session, config, system } = this;
-    let cached: readonly RowFolder[] = [];
-    const batches = async () => {
-      const { rows, texts, textOf } = await this.prepare(signal);
-      cached = [rows, texts];
-      const { batch, seed } = config;
-      return cachedBatches(rows, texts, textOf, { name: config.data, batch, seed, position: session.position });
-    };
-    const plan = {
-      session,
-      settings: config,
-      batches,
-      write: (place: string) => this.write(place),
-      begin: system.writeFixed,
-    };
-    const events = this.files.train(plan, signal);
-    return (async function* () {
-      try {
-        yield* events;
-      } finally {
-        for (const rows of cached) await rows.close();
-      }
-    })();
+  override async *run(signal?: AbortSignal): AsyncGenerator<LearningEvent, void, undefined> {
+    try {
+      yield* super.run(signal);
+    } finally {
+      for (const rows of this.cached) await rows.close();
+    }
+  }
+
+  protected async batches(signal?: AbortSignal): Promise<AsyncIterable<LearningBatch>> {
+    const { batch, seed, data: name } = this.config;
+    const { rows, texts, textOf } = await this.prepare(signal);
+    this.cached = [rows, texts];
+    return cachedBatches(rows, texts, textOf, { name, batch, seed, position: this.session.position });
+  }
+
+  protected override async begin(folder: string): Promise<void> {
+    await this.system.writeFixed(folder);
   }
 
   private async prepare(signal?: AbortSignal) {
@@ -157,7 +112,7 @@ export class TextToImageRun {
     return { rows, texts, textOf: pictures.map(({ caption }) => numbers.get(caption)!) };
   }
 
-  private async write(folder: string): Promise<void> {
+  protected async write(folder: string): Promise<void> {
     const { config, system, session } = this;
     const { lora, ...whole } = system.trained;
     const state = [...(await session.averagedState())];
@@ -178,10 +133,6 @@ export class TextToImageRun {
     for (const [part, module] of Object.entries(whole))
       await saveModel(join(folder, part), module, { weights: weightsOf(part) });
     if (folder === this.folder && this.product === 'model_index.json') await system.writeIndex(folder);
-  }
-
-  release(): Promise<void> {
-    return this.session.release();
   }
 }
 

@@ -1,5 +1,6 @@
 export * from './autoencoderRun.js';
 export * from './autoregressiveRun.js';
+export * from './folderRun.js';
 export { openActivations } from './perceptualFolder.js';
 export * from './pipelineFolder.js';
 export * from './run.js';

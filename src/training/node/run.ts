@@ -1,73 +1,52 @@
 import { join } from 'node:path';
-import type { z } from 'zod';
 import { batches, type Dataset } from '../../data/index.js';
 import { openDataset } from '../../data/node/index.js';
 import { pathExists } from '../../io/node/index.js';
 import { AutoencoderKL, EncoderUNet, trainableClass } from '../../models/index.js';
 import { loadComponent, saveModel } from '../../models/node/index.js';
 import { Generator } from '../../random/index.js';
-import { flowPathOf, type TrainConfig, type TrainOptions, trainConfig } from '../config.js';
+import { flowPathOf, type TrainConfig, trainConfig } from '../config.js';
 import { learningBatches } from '../coupling.js';
 import { latentDataset, latentShape } from '../latents.js';
+import type { LearningBatch } from '../learning.js';
 import { type AccuracyByNoise, accuracyByNoise, checkClassifierConfig } from '../noisyClassifier.js';
 import { samplerConfigOf } from '../samplerConfig.js';
 import { processOf, TrainingSession } from '../session.js';
 import type { NoisyImageModel } from '../step.js';
+import { type Measured, PictureRun } from './folderRun.js';
 import { writePipelineFolder } from './pipelineFolder.js';
-import { type LearningEvent, RunFolder } from './runFolder.js';
+import type { LearningEvent, RunFolder } from './runFolder.js';
 
 /** What a run reports while it trains. */
-export type RunEvent =
-  | LearningEvent
-  | ({ readonly kind: 'accuracy'; readonly step: number; readonly split: 'test' | 'train' } & AccuracyByNoise)
+export type RunEvent = LearningEvent | JudgedEvent;
+type JudgedEvent =
+  | ({ readonly kind: 'accuracy' } & Measured & AccuracyByNoise)
   | { readonly kind: 'preview'; readonly step: number };
 
 /**
  * The training of a class-conditional model or a noisy classifier in a folder: see {@link RunFolder}. The weights for use
  * are `model_index.json`, `transformer/`, `unet/` or `classifier/`, and `scheduler/`, as diffusers lays them out.
  */
-export class TrainingRun {
-  private heldOut?: Dataset;
+export class TrainingRun extends PictureRun<TrainConfig, JudgedEvent, TrainingSession> {
+  static readonly settings = trainConfig;
+  protected readonly product = 'model_index.json';
 
   private constructor(
-    private readonly files: RunFolder,
-    readonly config: TrainConfig,
-    /** Pictures, also where the model is one of latents. */
-    readonly dataset: Dataset,
-    readonly session: TrainingSession,
+    files: RunFolder,
+    config: TrainConfig,
+    dataset: Dataset,
+    session: TrainingSession,
     /** Of a model of latents. */
     readonly vae?: AutoencoderKL,
-  ) {}
-
-  get folder(): string {
-    return this.files.path;
+  ) {
+    super(files, config, session, dataset);
   }
+
   get model(): NoisyImageModel {
     return this.session.model;
   }
 
-  /** A new run; its folder is made by {@link run}. @throws Error when the folder holds one already, TypeError for a wrong config. */
-  static async create(options: TrainOptions, folder: string): Promise<TrainingRun> {
-    const config = trainConfig.parse(options);
-    const files = new RunFolder(folder);
-    await files.checkVacant();
-    return TrainingRun.open(files, config);
-  }
-
-  /**
-   * Continues a run from its last checkpoint, or from its start when it has none yet.
-   * @param changes `steps` is the new total.
-   * @throws Error when there is no run, or its last checkpoint is damaged (named).
-   */
-  static async resume(folder: string, changes: { steps?: number } = {}): Promise<TrainingRun> {
-    const files = new RunFolder(folder);
-    const config = { ...(await files.settings(trainConfig as z.ZodType<TrainConfig>)), ...changes };
-    const run = await TrainingRun.open(files, config);
-    await files.restore(run.session, 'model_index.json');
-    return run;
-  }
-
-  private static async open(files: RunFolder, config: TrainConfig): Promise<TrainingRun> {
+  static async open(files: RunFolder, config: TrainConfig): Promise<TrainingRun> {
     const { data, size, skipCorrupt } = config;
     if (config.model === EncoderUNet.className) checkClassifierConfig(config);
     const dataset = await openDataset(data, { size, skipCorrupt });
@@ -83,25 +62,10 @@ export class TrainingRun {
     return new TrainingRun(files, resolved, dataset, new TrainingSession(model, resolved), vae);
   }
 
-  /**
-   * Trains to the end, writing metrics and checkpoints; also when it is aborted, after the step under way.
-   * Nothing is written before the first step is done.
-   * @throws Error when another process trains this run; DivergedError.
-   */
-  run(signal?: AbortSignal): AsyncGenerator<RunEvent, void, undefined> {
-    const { session, config } = this;
-    const { batch, seed, flip } = config;
-    return this.files.train<RunEvent>(
-      {
-        session,
-        settings: config,
-        batches: async () =>
-          learningBatches(batches(await this.shown(signal), { batch, seed, flip, position: session.position }), config),
-        write: (folder) => this.writePipeline(folder),
-        after: (step, saved) => this.after(step, saved, signal),
-      },
-      signal,
-    );
+  protected async batches(signal?: AbortSignal): Promise<AsyncIterable<LearningBatch>> {
+    const { batch, seed, flip } = this.config;
+    const { position } = this.session;
+    return learningBatches(batches(await this.shown(signal), { batch, seed, flip, position }), this.config);
   }
 
   /** What the model is shown: pictures, or their latents. */
@@ -112,32 +76,31 @@ export class TrainingRun {
       : this.dataset;
   }
 
-  private async *after(step: number, saved: boolean, signal?: AbortSignal): AsyncGenerator<RunEvent, void, undefined> {
+  protected override async *after(
+    step: number,
+    saved: boolean,
+    signal?: AbortSignal,
+  ): AsyncGenerator<JudgedEvent, void, undefined> {
     const { sampleEvery } = this.config;
     if (saved && !signal?.aborted) yield* this.judge(step, signal);
     if (sampleEvery > 0 && step % sampleEvery === 0) yield { kind: 'preview', step };
   }
 
   /** A classifier of noisy images is asked about some that it was not trained on, if there are any. */
-  private async *judge(step: number, signal?: AbortSignal): AsyncGenerator<RunEvent, void, undefined> {
+  private async *judge(step: number, signal?: AbortSignal): AsyncGenerator<JudgedEvent, void, undefined> {
     const { session, config } = this;
     if (!(session.model instanceof EncoderUNet)) return;
-    const { data, size, skipCorrupt, device, threads } = config;
-    this.heldOut ??= await openDataset(data, { size, skipCorrupt, split: 'test' }).catch(() => this.dataset);
+    const { device, threads } = config;
     const twin = new EncoderUNet(session.model.config, new Generator(0));
     twin.loadStateDict(await session.averagedState());
-    const compile = { device, threads };
-    const options = { count: Math.min(1000, this.heldOut.length), signal, compile };
-    const accuracy = await accuracyByNoise(twin, this.heldOut, processOf(config), options).catch((error) => {
-      if (!signal?.aborted) throw error;
-    });
-    if (!accuracy) return;
-    const line = { step, split: this.heldOut === this.dataset ? 'train' : 'test', ...accuracy } as const;
-    await this.files.note(line);
-    yield { kind: 'accuracy', ...line };
+    const options = { signal, compile: { device, threads } };
+    const asked = (pictures: Dataset) =>
+      accuracyByNoise(twin, pictures, processOf(config), { ...options, count: Math.min(1000, pictures.length) });
+    const line = await this.measured(step, asked, signal);
+    if (line) yield { kind: 'accuracy', ...line };
   }
 
-  private async writePipeline(folder: string): Promise<void> {
+  protected async write(folder: string): Promise<void> {
     const { model, session, config, dataset, vae } = this;
     // Only the run has the autoencoder: its checkpoints are to train from.
     const place = join(folder, 'vae');
@@ -151,10 +114,6 @@ export class TrainingRun {
       coupled: config.coupling !== 'random',
       ...(vae && { vae: AutoencoderKL.className }),
     });
-  }
-
-  release(): Promise<void> {
-    return this.session.release();
   }
 }
 
