@@ -14,12 +14,16 @@ function reshaped(layer: Conv2d, scale: number, change: (weights: Float32Array, 
   layer.bias!.set(zeros(layer.bias!.shape));
 }
 
+/** What a channel is handed on with where its size was doubled: near neighbours mixed, so that no blocks show. */
+const blur = [1, 2, 1, 2, 4, 2, 1, 2, 1].map((x) => x / 16);
+
 const middle = (output: number, input: number, inputs: number): number => (output * inputs + input) * 9 + 4;
 
 /**
  * Makes a net begin near the identity: each convolution hands its channels on beside half of what was drawn (DiracNets,
  * Zagoruyko & Komodakis 2017), and the first six are the colours above and below their mean, all the way through. So
- * decoder(encoder(x)) is at once a coarse copy of x, and learns in minutes what it otherwise would in hours.
+ * decoder(encoder(x)) is at once a coarse copy of x, smooth where it was upsampled, and learns in minutes what it
+ * otherwise would in hours.
  * @throws RangeError when there are fewer than 6 channels at full size.
  */
 export function beginNearIdentity({ encoder, decoder, config }: AdaINNet): void {
@@ -37,6 +41,14 @@ export function beginNearIdentity({ encoder, decoder, config }: AdaINNet): void 
     reshaped(layer, 0.5, (weights, inputs) => {
       weights.fill(0, 0, 6 * inputs * 9);
       for (let c = 0; c < Math.min(inputs, layer.weight.shape[0]); c++) weights[middle(c, c, inputs)] += 1;
+    });
+  for (const layer of [conv3_4, conv2_2, conv1_2])
+    reshaped(layer, 1, (weights, inputs) => {
+      for (let c = 0; c < Math.min(inputs, layer.weight.shape[0]); c++) {
+        const at = middle(c, c, inputs);
+        weights[at] -= 1;
+        for (const [i, x] of blur.entries()) weights[at - 4 + i] += x;
+      }
     });
   reshaped(last, 0.2, (weights, inputs) => {
     for (let c = 0; c < 3; c++) {

@@ -11,17 +11,20 @@ import {
   withChannelStatistics,
 } from '../nn/index.js';
 import { type Generator, normalWeights } from '../random/index.js';
-import { concat, maxPool2d, relu, resizeNearest, stopGradient, type Tensor } from '../tensor/index.js';
+import { avgPool2d, concat, maxPool2d, relu, resizeNearest, stopGradient, type Tensor } from '../tensor/index.js';
 import { modelConfig, positive } from './config.js';
 
 export const adainNetConfig = modelConfig({
   /** Channels at full, half, quarter and eighth size; default: VGG-19's. */
   channels: z.tuple([positive, positive, positive, positive]).default([64, 128, 256, 512]),
+  /** Of 2 x 2 values in the encoder; average where its weights are random or few, so that no single dots count (Gatys et al. 2016). */
+  pooling: z.enum(['max', 'average']).default('max'),
 });
 export type AdaINNetConfig = z.output<typeof adainNetConfig>;
 export type AdaINNetOptions = z.input<typeof adainNetConfig>;
 
 type Channels = AdaINNetConfig['channels'];
+type Pooling = AdaINNetConfig['pooling'];
 
 /** Images must have at least this height and width: reflection needs two pixels at an eighth of the size. */
 const leastSide = 9;
@@ -31,10 +34,10 @@ const reflected = (conv: Conv2d, x: Tensor): Tensor => conv.forward(reflectionPa
 const activated = (conv: Conv2d, x: Tensor): Tensor => relu(reflected(conv, x));
 const doubled = (x: Tensor): Tensor => resizeNearest(x, [2 * x.shape[2], 2 * x.shape[3]]);
 
-/** 2 x 2 maxima; an odd last row or column has windows of its own (torch's ceil_mode). */
-function halved(x: Tensor): Tensor {
+/** 2 x 2 maxima or means; an odd last row or column has windows of its own (torch's ceil_mode). */
+function halved(x: Tensor, pooling: Pooling): Tensor {
   const even = [2, 3].reduce((y, axis) => (y.shape[axis] % 2 ? concat([y, y.slice(axis, -1)], axis) : y), x);
-  return maxPool2d(even, 2);
+  return pooling === 'max' ? maxPool2d(even, 2) : avgPool2d(even, 2);
 }
 
 /** VGG-19 (Simonyan & Zisserman 2015) up to relu4_1, with reflection instead of zero padding. */
@@ -51,7 +54,11 @@ export class StyleEncoder extends Module {
   readonly conv3_4: Conv2d;
   readonly conv4_1: Conv2d;
 
-  constructor([a, b, c, d]: Channels, rng: Generator) {
+  constructor(
+    [a, b, c, d]: Channels,
+    rng: Generator,
+    readonly pooling: Pooling = 'max',
+  ) {
     super();
     this.normalize = new Conv2d(3, 3, 1, {}, rng);
     this.conv1_1 = conv3x3(3, a, rng);
@@ -103,7 +110,7 @@ export class StyleEncoder extends Module {
     const outputs: Tensor[] = [];
     let x = this.normalize.forward(images);
     for (const [i, layer] of this.layers.entries()) {
-      if (i > 0) x = afterPool.includes(i - 1) ? halved(outputs[i - 1]) : outputs[i - 1];
+      if (i > 0) x = afterPool.includes(i - 1) ? halved(outputs[i - 1], this.pooling) : outputs[i - 1];
       outputs.push(activated(layer, x));
     }
     return outputs;
@@ -188,7 +195,7 @@ export class AdaINNet extends Module {
   constructor(options: AdaINNetOptions, rng: Generator) {
     super();
     this.config = parseFields(AdaINNet.className, adainNetConfig, options);
-    this.encoder = new StyleEncoder(this.config.channels, rng);
+    this.encoder = new StyleEncoder(this.config.channels, rng, this.config.pooling);
     this.decoder = new StyleDecoder(this.config.channels, rng);
   }
 

@@ -21,8 +21,12 @@ export const styleTraining = z.strictObject({
   encoder: z.string().optional(),
   /** Of the four levels, when the encoder's weights are random. */
   channels: z.tuple([count, count, count, count]).default([16, 32, 64, 128]),
+  /** The same. */
+  pooling: z.enum(['max', 'average']).default('max'),
   contentWeight: z.number().min(0).default(1),
   styleWeight: z.number().min(0).default(10),
+  /** Of the pixels' mean square error where a content's style is its own (Park & Lee 2019, there also of features). */
+  identityWeight: z.number().min(0).default(0),
   ...learningFields,
   flip: pictureFields.flip,
   skipCorrupt: pictureFields.skipCorrupt,
@@ -90,25 +94,32 @@ export async function normalizeActivations(
 export const reconstructionLearner = (net: AdaINNet): Learner => ({
   parameters: net.namedParameters(),
   prepare: (batch) => batch,
-  loss({ contents, styles }) {
-    const images = rgbImages(concat([contents, styles], 0));
-    const [, , height, width] = images.shape;
-    const made = net.decoder.forward(net.encoder.forward(images));
-    return made.slice(2, 0, height).slice(3, 0, width).sub(images).square().mean();
-  },
+  loss: ({ contents, styles }) => reconstructionError(net, rgbImages(concat([contents, styles], 0))),
 });
+
+function reconstructionError(net: AdaINNet, images: Tensor): Tensor {
+  const [, , height, width] = images.shape;
+  const made = net.decoder.forward(net.encoder.forward(images));
+  return made.slice(2, 0, height).slice(3, 0, width).sub(images).square().mean();
+}
 
 /** Teaches a net's decoder, its encoder being kept as it is (Huang & Belongie 2017, section 5). Batches are of {@link styleBatches}. */
 export function styleLearner(
   net: AdaINNet,
-  { contentWeight = 1, styleWeight = 10 }: { readonly contentWeight?: number; readonly styleWeight?: number } = {},
+  {
+    contentWeight = 1,
+    styleWeight = 10,
+    identityWeight = 0,
+  }: { readonly contentWeight?: number; readonly styleWeight?: number; readonly identityWeight?: number } = {},
 ): Learner {
   return {
     parameters: new Map([...net.namedParameters()].filter(([name]) => name.startsWith('decoder.'))),
     prepare: (batch) => batch,
     loss({ contents, styles }) {
       const { content, style } = net.losses(rgbImages(contents), rgbImages(styles));
-      return content.mul(contentWeight).add(style.mul(styleWeight));
+      const painting = content.mul(contentWeight).add(style.mul(styleWeight));
+      if (identityWeight === 0) return painting;
+      return painting.add(reconstructionError(net, rgbImages(contents)).mul(identityWeight));
     },
   };
 }
