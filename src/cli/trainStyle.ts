@@ -29,8 +29,10 @@ const groups: FlagGroups = [
     {
       objective: 'style: paint; reconstruction: make an encoder that can begin the other',
       channels: 'of the four levels, when the encoder is random',
+      pooling: 'when the encoder is random; average leaves fewer dots',
       contentWeight: "of the content's loss",
       styleWeight: "of the style's loss",
+      identityWeight: "of the pixels' error where a content's style is its own; 30, say, keeps shapes",
     },
   ],
   ...learningFlags,
