@@ -130,6 +130,23 @@ describe('training', () => {
     expect(contentLoss + 10 * styleLoss).toBeLessThan(0.8 * losses[0]);
   });
 
+  test('a weight of identity teaches it to give contents back', async () => {
+    const own = new AdaINNet({ channels, pooling: 'average' }, new Generator(3));
+    const settings = { content: '', style: '', steps: 30, learningRate: 5e-3, warmup: 0, threads: 1 };
+    const learner = styleLearner(own, { contentWeight: 0, styleWeight: 0, identityWeight: 1 });
+    const session = new LearningSession(() => learner, styleTraining.parse(settings));
+    const losses: number[] = [];
+    for await (const { loss } of session.learn(styleBatches(pictures, pictures, { batch: 4 }))) losses.push(loss);
+    await session.release();
+    const copy = compile((x: Tensor) => own.decoder.forward(own.encoder.forward(x.add(1).mul(0.5))), options);
+    const images = new Float32Array(8 * 768);
+    for (let i = 0; i < 8; i++) pictures.fill(i, images, i * 768);
+    const made = (await copy(ndarray(images, [8, 3, 16, 16]))).data as Float32Array;
+    await copy.release();
+    const error = made.reduce((sum, x, i) => sum + (x - (images[i] + 1) / 2) ** 2, 0) / made.length;
+    expect(error).toBeLessThan(0.8 * losses[0]);
+  });
+
   test('a net may begin as a coarse copy', async () => {
     const own = new AdaINNet({ channels }, new Generator(3));
     beginNearIdentity(own);
