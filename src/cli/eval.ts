@@ -2,6 +2,7 @@ import { type Command, Option } from 'commander';
 import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import type { ImageQuality } from '../training/index.js';
 import { addCommand, type Cli } from './command.js';
+import { type ComputeOptions, deviceFlag, threadsFlag } from './computeFlags.js';
 import { evaluateFlow } from './evalFlow.js';
 import { type ExitCode, exitCodes } from './exitCodes.js';
 import { generate } from './generate.js';
@@ -15,7 +16,7 @@ import { shippedCheckpoint, shippedClassifier } from './package.js';
 import { Progress } from './progress.js';
 import { type SamplerName, samplerNameOf, samplerNames, wholeNumber } from './values.js';
 
-interface Options extends Readonly<Record<string, unknown>> {
+interface Options extends ComputeOptions {
   readonly samples: number;
   readonly guidance: string;
   readonly weaker?: string;
@@ -27,8 +28,6 @@ interface Options extends Readonly<Record<string, unknown>> {
   readonly data?: string;
   readonly classifier: string;
   readonly solverSteps?: number;
-  readonly device: 'cpu' | 'webgpu' | 'cuda';
-  readonly threads?: number;
 }
 
 export function defineEval(program: Command, cli: Cli): void {
@@ -64,10 +63,8 @@ export function defineEval(program: Command, cli: Cli): void {
           'whose features and classes count; it is the measure, so compare figures of one only',
           shippedClassifier,
         )
-        .addOption(
-          new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
-        )
-        .option('--threads <n>', 'threads of one operation; default: one per core', wholeNumber('--threads'))
+        .addOption(deviceFlag())
+        .addOption(threadsFlag())
         .addHelpText(
           'after',
           '\nThe figures of real pictures that were not trained on stand beside: no model can be expected to do better.\nDistances are to the training pictures.',

@@ -1,4 +1,4 @@
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { type NdArray, ndarray } from '../array/index.js';
 import { readBatch } from '../data/index.js';
 import { openDataset } from '../data/node/index.js';
@@ -7,6 +7,7 @@ import { readImage, savePng } from '../io/node/index.js';
 import { interpolateImages } from '../pipelines/index.js';
 import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
+import { type ComputeOptions, deviceFlag, threadsFlag } from './computeFlags.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { gridScale, joined } from './generate.js';
 import { ofPixels } from './openPipeline.js';
@@ -16,14 +17,12 @@ import { pictureNote } from './pictureNote.js';
 import { Progress } from './progress.js';
 import { fileName, parseClasses, parseGuidance, wholeNumber } from './values.js';
 
-interface Options extends Readonly<Record<string, unknown>> {
+interface Options extends ComputeOptions {
   readonly steps: number;
   readonly count: number;
   readonly classes?: string;
   readonly guidance: string;
   readonly out: string;
-  readonly device: 'cpu' | 'webgpu' | 'cuda';
-  readonly threads?: number;
 }
 
 export function defineInterpolate(program: Command, cli: Cli): void {
@@ -53,10 +52,8 @@ export function defineInterpolate(program: Command, cli: Cli): void {
           fileName('--out', '.png'),
           'interpolation.png',
         )
-        .addOption(
-          new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
-        )
-        .option('--threads <n>', 'threads of one operation; default: one per core', wholeNumber('--threads'));
+        .addOption(deviceFlag())
+        .addOption(threadsFlag());
     },
     interpolate,
   );

@@ -5,6 +5,7 @@ import { subVpSde, veSde, vpSde } from '../diffusion/index.js';
 import { likelihood } from '../pipelines/index.js';
 import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
+import { type ComputeOptions, deviceFlag, threadsFlag } from './computeFlags.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { ofPixels } from './openPipeline.js';
 import { duration, type Output } from './output.js';
@@ -14,7 +15,7 @@ import { number, wholeNumber } from './values.js';
 
 const sdes = { vp: vpSde, subvp: subVpSde, ve: veSde };
 
-interface Options extends Readonly<Record<string, unknown>> {
+interface Options extends ComputeOptions {
   readonly data: string;
   readonly split: 'train' | 'test';
   readonly images: number;
@@ -24,8 +25,6 @@ interface Options extends Readonly<Record<string, unknown>> {
   readonly probes: number;
   readonly from: number;
   readonly seed: number;
-  readonly device: 'cpu' | 'webgpu' | 'cuda';
-  readonly threads?: number;
 }
 
 export function defineLikelihood(program: Command, cli: Cli): void {
@@ -56,10 +55,8 @@ export function defineLikelihood(program: Command, cli: Cli): void {
           wholeNumber('--seed', 0),
           0,
         )
-        .addOption(
-          new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
-        )
-        .option('--threads <n>', 'threads of one operation; default: one per core', wholeNumber('--threads'));
+        .addOption(deviceFlag())
+        .addOption(threadsFlag());
     },
     measure,
   );

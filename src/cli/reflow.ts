@@ -6,14 +6,9 @@ import { type ExitCode, UsageError } from './exitCodes.js';
 import { figure, type Output, shellWord } from './output.js';
 import { shippedCheckpoint } from './package.js';
 import { Progress } from './progress.js';
-import { type FlagGroups, flagName, SchemaFlags } from './schemaFlags.js';
+import { addFolderFlags, learningFlags, type RunOptions } from './runFlags.js';
+import { type FlagGroups, SchemaFlags } from './schemaFlags.js';
 import { openRun, trainLoop } from './trainLoop.js';
-import { learningFlags } from './trainVae.js';
-
-interface Options extends Readonly<Record<string, unknown>> {
-  readonly out?: string;
-  readonly resume?: string;
-}
 
 const groups: FlagGroups = [
   [
@@ -35,7 +30,7 @@ const groups: FlagGroups = [
 export const reflowFlags = new SchemaFlags(reflowTraining);
 
 export function defineReflow(program: Command, cli: Cli): void {
-  addCommand<Options>(
+  addCommand<RunOptions>(
     program,
     cli,
     {
@@ -49,10 +44,9 @@ export function defineReflow(program: Command, cli: Cli): void {
       ],
     },
     (command) => {
-      command
-        .argument('[run]', 'folder of the run; default: the checkpoint that comes with noisewright')
-        .option('--out <dir>', 'folder of the new run')
-        .option('--resume <dir>', 'continue the reflow in this folder');
+      addFolderFlags(
+        command.argument('[run]', 'folder of the run; default: the checkpoint that comes with noisewright'),
+      );
       reflowFlags.addTo(command, groups);
     },
     reflow,
@@ -61,13 +55,13 @@ export function defineReflow(program: Command, cli: Cli): void {
 
 export async function reflow(
   output: Output,
-  { out, resume, ...options }: Options,
+  { out, resume, ...options }: RunOptions,
   [teacher]: readonly string[] = [],
 ): Promise<ExitCode> {
   const given = reflowFlags.given(options);
   if (resume !== undefined && teacher !== undefined)
     throw new UsageError(`--resume takes everything but --steps from the run; leave out ${teacher}`);
-  const run = await openRun({ out, resume }, given, flagName, {
+  const run = await openRun({ out, resume }, given, {
     create: (folder) =>
       ReflowRun.create(reflowFlags.parse({ ...given, teacher: teacher ?? shippedCheckpoint }), folder),
     resume: (folder, changes) => ReflowRun.resume(folder, changes),

@@ -5,6 +5,7 @@ import { imageGrid, type Raster } from '../io/index.js';
 import { makeFolder, saveAnimation, savePng, writeSafetensors } from '../io/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { parseComposed } from './composed.js';
+import { type ComputeOptions, deviceFlag, threadsFlag } from './computeFlags.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { classLabel, evenly, type Generated, generate, gridScale, joined } from './generate.js';
 import { composedGuidance, guidersHelp, withGuidanceFlags } from './guidance.js';
@@ -17,7 +18,7 @@ import { pictureNote } from './pictureNote.js';
 import { Progress } from './progress.js';
 import { fileName, number, type SamplerName, samplerNameOf, samplerNames, wholeNumber } from './values.js';
 
-interface Options extends Readonly<Record<string, unknown>> {
+interface Options extends ComputeOptions {
   readonly classes: string;
   readonly perClass: number;
   readonly guidance: string;
@@ -34,8 +35,6 @@ interface Options extends Readonly<Record<string, unknown>> {
   readonly saveTensor?: string;
   readonly trajectory?: string;
   readonly animation?: string;
-  readonly device: 'cpu' | 'webgpu' | 'cuda';
-  readonly threads?: number;
 }
 
 export function defineSample(program: Command, cli: Cli): void {
@@ -101,10 +100,8 @@ export function defineSample(program: Command, cli: Cli): void {
           'also write the denoising as a .gif or .webp',
           fileName('--animation', '.gif', '.webp'),
         )
-        .addOption(
-          new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
-        )
-        .option('--threads <n>', 'threads of one operation; default: one per core', wholeNumber('--threads'))
+        .addOption(deviceFlag())
+        .addOption(threadsFlag())
         .addHelpText('after', guidersHelp);
     },
     runSample,

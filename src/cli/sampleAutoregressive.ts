@@ -1,5 +1,5 @@
 import { dirname, join } from 'node:path';
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { z } from 'zod';
 import { ndarray } from '../array/index.js';
 import { openDataset } from '../data/node/index.js';
@@ -11,6 +11,7 @@ import { drawLabels, sampleAutoregressive } from '../pipelines/index.js';
 import { Generator } from '../random/index.js';
 import { autoregressiveTraining, binaryPictures } from '../training/index.js';
 import { addCommand, type Cli } from './command.js';
+import { type ComputeOptions, deviceFlag, threadsFlag } from './computeFlags.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { gridScale } from './generate.js';
 import { duration, type Output } from './output.js';
@@ -18,7 +19,7 @@ import { pictureNote } from './pictureNote.js';
 import { Progress } from './progress.js';
 import { fileName, number, parseClasses, wholeNumber } from './values.js';
 
-interface Options extends Readonly<Record<string, unknown>> {
+interface Options extends ComputeOptions {
   readonly rows: number;
   readonly columns: number;
   readonly classes?: string;
@@ -26,8 +27,6 @@ interface Options extends Readonly<Record<string, unknown>> {
   readonly temperature: number;
   readonly seed: number;
   readonly out: string;
-  readonly device: 'cpu' | 'webgpu' | 'cuda';
-  readonly threads?: number;
 }
 
 export function defineSampleAutoregressive(program: Command, cli: Cli): void {
@@ -53,10 +52,8 @@ export function defineSampleAutoregressive(program: Command, cli: Cli): void {
         .option('--temperature <x>', 'divides the logits: below 1 plays safe', number('--temperature'), 1)
         .option('--seed <n>', 'of the draws', wholeNumber('--seed', 0), 0)
         .option('--out <file>', 'the grid', fileName('--out', '.png'), 'grid.png')
-        .addOption(
-          new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
-        )
-        .option('--threads <n>', 'threads of one operation; default: one per core', wholeNumber('--threads'));
+        .addOption(deviceFlag())
+        .addOption(threadsFlag());
     },
     runSample,
   );

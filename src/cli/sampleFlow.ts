@@ -1,5 +1,5 @@
 import { dirname, join } from 'node:path';
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { imageGrid } from '../io/index.js';
 import { makeFolder, savePng } from '../io/node/index.js';
 import { flowInput, flowPictures, type ImageFlow, interpolateFlow, sampleFlow } from '../pipelines/index.js';
@@ -7,6 +7,7 @@ import { loadImageFlow } from '../pipelines/node/index.js';
 import { Generator } from '../random/index.js';
 import type { CompileOptions } from '../tensor/index.js';
 import { addCommand, type Cli } from './command.js';
+import { type ComputeOptions, deviceFlag, threadsFlag } from './computeFlags.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { gridScale, joined } from './generate.js';
 import { pictureOf } from './interpolate.js';
@@ -15,7 +16,7 @@ import { duration, type Output } from './output.js';
 import { pictureNote } from './pictureNote.js';
 import { fileName, number, wholeNumber } from './values.js';
 
-interface Options extends Readonly<Record<string, unknown>> {
+interface Options extends ComputeOptions {
   readonly temperature: readonly number[];
   readonly rows: number;
   readonly columns: number;
@@ -23,8 +24,6 @@ interface Options extends Readonly<Record<string, unknown>> {
   readonly solverSteps?: number;
   readonly seed: number;
   readonly out: string;
-  readonly device: 'cpu' | 'webgpu' | 'cuda';
-  readonly threads?: number;
 }
 
 export function defineSampleFlow(program: Command, cli: Cli): void {
@@ -61,10 +60,8 @@ export function defineSampleFlow(program: Command, cli: Cli): void {
         )
         .option('--seed <n>', 'of the draws', wholeNumber('--seed', 0), 0)
         .option('--out <file>', 'the grid', fileName('--out', '.png'), 'grid.png')
-        .addOption(
-          new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
-        )
-        .option('--threads <n>', 'threads of one operation; default: one per core', wholeNumber('--threads'));
+        .addOption(deviceFlag())
+        .addOption(threadsFlag());
     },
     runSample,
   );

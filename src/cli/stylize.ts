@@ -1,16 +1,17 @@
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { toRasters } from '../io/index.js';
 import { readImage, readRaster, savePng } from '../io/node/index.js';
 import { loadStyleNet } from '../models/node/index.js';
 import { stylize } from '../pipelines/index.js';
 import { addCommand, type Cli } from './command.js';
+import { type ComputeOptions, deviceFlag, threadsFlag } from './computeFlags.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { duration, type Output } from './output.js';
 import { shippedStyle } from './package.js';
 import { pictureNote } from './pictureNote.js';
 import { fileName, number, wholeNumber } from './values.js';
 
-interface Options extends Readonly<Record<string, unknown>> {
+interface Options extends ComputeOptions {
   readonly content?: string;
   readonly style?: readonly string[];
   readonly styleWeights?: string;
@@ -19,8 +20,6 @@ interface Options extends Readonly<Record<string, unknown>> {
   readonly size?: number;
   readonly weights?: string;
   readonly out: string;
-  readonly device: 'cpu' | 'webgpu' | 'cuda';
-  readonly threads?: number;
 }
 
 export function defineStylize(program: Command, cli: Cli): void {
@@ -48,10 +47,8 @@ export function defineStylize(program: Command, cli: Cli): void {
           "folder of train-style, or with pytorch-AdaIN's two files; default: the small net that comes along",
         )
         .option('--out <file>', 'the picture made', fileName('--out', '.png'), 'stylized.png')
-        .addOption(
-          new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
-        )
-        .option('--threads <n>', 'threads of one operation; default: one per core', wholeNumber('--threads'));
+        .addOption(deviceFlag())
+        .addOption(threadsFlag());
     },
     run,
   );

@@ -1,10 +1,11 @@
 import { stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { type NdArray, ndarray } from '../array/index.js';
 import { savePng } from '../io/node/index.js';
 import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
+import { type ComputeOptions, deviceFlag, threadsFlag } from './computeFlags.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { classLabel, generate } from './generate.js';
 import { guidersHelp } from './guidance.js';
@@ -21,7 +22,7 @@ import { axisValue, type SweepLists, type SweepPoint, seriesOf, sweepPlan } from
 import { type SweepResult, SweepStore } from './sweepStore.js';
 import { samplerNameOf, samplerNames, wholeNumber } from './values.js';
 
-interface Options extends SweepLists, Readonly<Record<string, unknown>> {
+interface Options extends SweepLists, ComputeOptions {
   readonly metric: string;
   readonly samples: number;
   readonly batch: number;
@@ -30,8 +31,6 @@ interface Options extends SweepLists, Readonly<Record<string, unknown>> {
   readonly classifier: string;
   readonly noisyClassifier?: string;
   readonly weaker?: string;
-  readonly device: 'cpu' | 'webgpu' | 'cuda';
-  readonly threads?: number;
   readonly out: string;
 }
 
@@ -75,10 +74,8 @@ export function defineSweep(program: Command, cli: Cli): void {
         .option('--classifier <dir>', 'whose features and classes count', shippedClassifier)
         .option('--noisy-classifier <run>', "sample's --classifier, for the guider classifier")
         .option('--weaker <run>', 'a smaller or less trained run for the guider auto to move away from')
-        .addOption(
-          new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
-        )
-        .option('--threads <n>', 'threads of one operation; default: one per core', wholeNumber('--threads'))
+        .addOption(deviceFlag())
+        .addOption(threadsFlag())
         .option('--out <file>', 'the figure, a PNG', 'sweep.png')
         .addHelpText(
           'after',

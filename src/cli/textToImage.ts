@@ -19,6 +19,7 @@ import { loadComponent } from '../models/node/index.js';
 import type { Control, TextToImage } from '../pipelines/index.js';
 import { Pipeline, pipelineKind } from '../pipelines/node/index.js';
 import { addCommand, type Cli } from './command.js';
+import { type ComputeOptions, deviceFlag, threadsFlag } from './computeFlags.js';
 import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { interruptible } from './interrupt.js';
 import { fetchedFolder } from './openPipeline.js';
@@ -59,14 +60,12 @@ const savedRecipe = z.object({
   recipe: recipeSchema,
 });
 
-interface Options extends Partial<Omit<z.input<typeof recipeSchema>, 'prompt'>>, Readonly<Record<string, unknown>> {
+interface Options extends Partial<Omit<z.input<typeof recipeSchema>, 'prompt'>>, ComputeOptions {
   readonly out: string;
   readonly from?: string;
   readonly preview?: string;
   readonly tile?: number | true;
   readonly safetyChecker: boolean;
-  readonly device: 'cpu' | 'webgpu' | 'cuda';
-  readonly threads?: number;
 }
 
 const gathered = (value: string, before: readonly string[] = []): string[] => [...before, value];
@@ -140,10 +139,8 @@ export function defineTextToImage(program: Command, cli: Cli): void {
           "decode in tiles of this side, by default the autoencoder's: less memory",
           wholeNumber('--tile'),
         )
-        .addOption(
-          new Option('--device <name>', 'where the computation runs').choices(['cpu', 'webgpu', 'cuda']).default('cpu'),
-        )
-        .option('--threads <n>', 'threads of one operation; default: one per core', wholeNumber('--threads'));
+        .addOption(deviceFlag())
+        .addOption(threadsFlag());
     },
     run,
   );

@@ -5,20 +5,14 @@ import { type RunEvent, TrainingRun } from '../training/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import type { ExitCode } from './exitCodes.js';
 import { addOtherOptions, otherModels, otherTrainer } from './otherTrainers.js';
-import { figure, type Output, shellWord } from './output.js';
+import { type Output, shellWord } from './output.js';
 import { savePreview } from './preview.js';
-import { flagName } from './schemaFlags.js';
+import { addFolderFlags, describeRun, type RunOptions } from './runFlags.js';
 import { addTrainOptions, givenTrainFields, trainConfigOf } from './trainFlags.js';
-import { openRun, reportSkipped, trainLoop } from './trainLoop.js';
-
-interface Options extends Readonly<Record<string, unknown>> {
-  readonly out?: string;
-  readonly resume?: string;
-  readonly steps?: readonly number[];
-}
+import { openRun, trainLoop } from './trainLoop.js';
 
 export function defineTrain(program: Command, cli: Cli): void {
-  addCommand<Options>(
+  addCommand<RunOptions>(
     program,
     cli,
     {
@@ -34,9 +28,7 @@ export function defineTrain(program: Command, cli: Cli): void {
       ],
     },
     (command) => {
-      command
-        .option('--out <dir>', 'folder of the new run')
-        .option('--resume <dir>', 'continue the run in this folder');
+      addFolderFlags(command);
       addTrainOptions(command, otherModels);
       addOtherOptions(command);
     },
@@ -44,16 +36,13 @@ export function defineTrain(program: Command, cli: Cli): void {
   );
 }
 
-async function train(output: Output, options: Options): Promise<ExitCode> {
+async function train(output: Output, options: RunOptions): Promise<ExitCode> {
   const other = await otherTrainer(options);
   if (other) return other(output, options);
   const run = await openedRun(options);
   const { config, dataset, folder } = run;
   const { name } = trainableClass(config.model);
-  output.line(
-    `${name}, ${figure(run.model.parameterCount() / 1e6)} million parameters; ${dataset.name}: ${dataset.length} pictures of ${dataset.shape.join('x')} in ${dataset.classNames.length} classes`,
-  );
-  reportSkipped(output, dataset.skipped);
+  describeRun(output, name, run.model, dataset, ` in ${dataset.classNames.length} classes`);
   if (run.vae) output.line('their latents are drawn first, which takes a while where there are many');
   const guidance =
     run.model instanceof EncoderUNet
@@ -82,8 +71,8 @@ function accuracyLine({ split, accuracy, accuracyByTimestep }: Extract<RunEvent,
   return `right about noisy ${split} pictures: ${shares[0]}; by tenths of the timesteps ${shares.slice(1).join(' ')}`;
 }
 
-const openedRun = ({ out, resume, ...options }: Options): Promise<TrainingRun> =>
-  openRun({ out, resume }, givenTrainFields(options), flagName, {
+const openedRun = ({ out, resume, ...options }: RunOptions): Promise<TrainingRun> =>
+  openRun({ out, resume }, givenTrainFields(options), {
     create: (folder) => TrainingRun.create(trainConfigOf(options), folder),
     resume: (folder, changes) => TrainingRun.resume(folder, changes),
   });

@@ -1,28 +1,28 @@
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { autoregressiveArchitectures, autoregressiveNames } from '../models/index.js';
 import { autoregressiveTraining } from '../training/index.js';
 import { type AutoregressiveEvent, AutoregressiveRun } from '../training/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, UsageError } from './exitCodes.js';
-import { figure, type Output, shellWord } from './output.js';
-import { type FlagGroups, flagName, jsonObject, presetNamed, SchemaFlags } from './schemaFlags.js';
-import { openRun, reportSkipped, trainLoop } from './trainLoop.js';
-import { learningFlags } from './trainVae.js';
-
-interface Options extends Readonly<Record<string, unknown>> {
-  readonly out?: string;
-  readonly resume?: string;
-  readonly preset?: string;
-}
+import { type Output, shellWord } from './output.js';
+import {
+  addFolderFlags,
+  addPresetFlags,
+  describeRun,
+  learningFlags,
+  pictureFlags,
+  presetConfig,
+  type RunOptions,
+} from './runFlags.js';
+import { type FlagGroups, SchemaFlags } from './schemaFlags.js';
+import { openRun, trainLoop } from './trainLoop.js';
 
 const groups: FlagGroups = [
   [
     'Data:',
     {
       data: 'mnist, or a data set or folder as train takes it; made black and white by chance, anew each time',
-      size: 'scale and crop pictures to this side length',
-      flip: 'mirror every second picture, chosen anew each epoch',
-      skipCorrupt: 'leave out pictures that cannot be read instead of failing',
+      ...pictureFlags,
       testImages: 'test pictures whose likelihood is measured at each checkpoint; 0 for none',
     },
   ],
@@ -33,7 +33,7 @@ const groups: FlagGroups = [
 export const autoregressiveFlags = new SchemaFlags(autoregressiveTraining);
 
 export function defineTrainAutoregressive(program: Command, cli: Cli): void {
-  addCommand<Options>(
+  addCommand<RunOptions>(
     program,
     cli,
     {
@@ -47,17 +47,8 @@ export function defineTrainAutoregressive(program: Command, cli: Cli): void {
       ],
     },
     (command) => {
-      const sizes = Object.keys(autoregressiveArchitectures.made.presets).join(', ');
-      command
-        .option('--out <dir>', 'folder of the new run')
-        .option('--resume <dir>', 'continue the run in this folder')
-        .addOption(new Option('--preset <name>', `size: ${sizes} (default: xs)`).helpGroup('Model:'))
-        .addOption(
-          new Option(
-            '--model-config <json>',
-            `config fields that win over the preset, such as '{"hiddenDims": [500, 500]}'`,
-          ).helpGroup('Model:'),
-        );
+      addFolderFlags(command);
+      addPresetFlags(command, autoregressiveArchitectures.made.presets, '{"hiddenDims": [500, 500]}');
       autoregressiveFlags.addTo(command, groups);
     },
     trainAutoregressive,
@@ -67,18 +58,15 @@ export function defineTrainAutoregressive(program: Command, cli: Cli): void {
 /** `train` of an autoregressive model. */
 export async function trainAutoregressive(
   output: Output,
-  { out, resume, preset, ...options }: Options,
+  { out, resume, preset, ...options }: RunOptions,
 ): Promise<ExitCode> {
   const given = { ...autoregressiveFlags.given(options), ...(preset !== undefined && { preset }) };
-  const run = await openRun({ out, resume }, given, flagName, {
+  const run = await openRun({ out, resume }, given, {
     create: (folder) => AutoregressiveRun.create(settings(options, preset), folder),
     resume: (folder, changes) => AutoregressiveRun.resume(folder, changes),
   });
   const { dataset, model, folder, config } = run;
-  output.line(
-    `${config.model}, ${figure(model.parameterCount() / 1e6)} million parameters; ${dataset.name}: ${dataset.length} pictures of ${dataset.shape.join('x')}`,
-  );
-  reportSkipped(output, dataset.skipped);
+  describeRun(output, config.model, model, dataset);
   return trainLoop<AutoregressiveEvent>(output, run, {
     command: 'train-autoregressive',
     show: `sample-autoregressive ${shellWord(folder)}${config.labels ? ' --classes all' : ''}`,
@@ -92,11 +80,10 @@ function likelihoodLine(event: Extract<AutoregressiveEvent, { kind: 'likelihood'
   return `log p(x) of ${images} ${split} pictures: ${logLikelihood.toFixed(2)} nats${right}`;
 }
 
-function settings(options: Readonly<Record<string, unknown>>, preset = 'xs') {
+function settings(options: Readonly<Record<string, unknown>>, preset?: string) {
   const { modelConfig, ...given } = autoregressiveFlags.given(options);
   if (given.model === undefined) throw new UsageError(`--model is missing: ${autoregressiveNames.join(', ')}`);
   if (given.data === undefined) throw new UsageError('--data is missing: such as mnist');
-  const config = jsonObject('--model-config', modelConfig as string | undefined);
   const { presets } = autoregressiveArchitectures[given.model as keyof typeof autoregressiveArchitectures];
-  return autoregressiveFlags.parse({ ...given, modelConfig: { ...presetNamed(presets, preset), ...config } });
+  return autoregressiveFlags.parse({ ...given, modelConfig: presetConfig(presets, preset, modelConfig) });
 }

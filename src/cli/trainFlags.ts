@@ -3,6 +3,7 @@ import { conditionings, DiT, DiTVariant, EncoderUNet, trainableClass, trainableC
 import { tokenMixers } from '../nn/index.js';
 import { denoiserFields, type TrainConfig, trainConfig } from '../training/index.js';
 import { UsageError } from './exitCodes.js';
+import { learningFlags, pictureFlags } from './runFlags.js';
 import { type FlagGroups, flagName, jsonObject, presetNamed, SchemaFlags } from './schemaFlags.js';
 
 type Field = Exclude<keyof TrainConfig, 'model' | 'modelConfig'>;
@@ -13,10 +14,8 @@ const groups: FlagGroups<Field> = [
     'Data:',
     {
       data: 'fashion-mnist, mnist, a folder with one sub-folder of pictures per class, idx:DIR, cifar10:DIR, FILE.npz or FILE.safetensors',
-      size: 'scale and crop pictures to this side length',
-      flip: 'mirror every second picture, chosen anew each epoch',
       vae: 'folder of an autoencoder (train-vae makes one): train on its latents, as latent diffusion does',
-      skipCorrupt: 'leave out pictures that cannot be read instead of failing',
+      ...pictureFlags,
     },
   ],
   [
@@ -37,36 +36,8 @@ const groups: FlagGroups<Field> = [
       conditionDropout: 'share of pictures trained without their class, for classifier-free guidance',
     },
   ],
-  [
-    'Optimisation:',
-    {
-      steps: 'total number of optimiser steps',
-      batch: 'pictures per batch',
-      accumulate: 'batches whose gradients are averaged before a step',
-      seed: 'of initial weights, data order and noise',
-      optimizer: 'update rule',
-      learningRate: 'highest learning rate',
-      lrSchedule: 'how the learning rate changes',
-      lrStepRules: 'factors of piecewise_constant, such as 1:1000,0.1:2000,0.01',
-      warmup: 'steps over which the learning rate rises from 0',
-      weightDecay: 'decoupled decay, spared on biases, norms and embeddings',
-      betas: 'decay rates of the moments of adamw',
-      momentum: 'of sgd',
-      clipNorm: 'scale gradients down to this joint norm',
-      emaDecay: 'decay of the averaged weights that are saved for sampling',
-    },
-  ],
-  [
-    'Run:',
-    {
-      checkpointEvery: 'steps between checkpoints',
-      keep: 'checkpoints to keep',
-      sampleEvery: 'steps between sample grids (in samples/ of the run); 0 for none',
-      logEvery: 'steps between lines of metrics.jsonl',
-      device: 'where the computation runs',
-      threads: 'threads of one operation; default: one per core',
-    },
-  ],
+  ...learningFlags,
+  ['Run:', { sampleEvery: 'steps between sample grids (in samples/ of the run); 0 for none' }],
 ];
 
 const flags = new SchemaFlags(trainConfig);

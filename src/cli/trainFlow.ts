@@ -1,31 +1,23 @@
 import { flowArchitectures, flowTraining } from '../pipelines/index.js';
 import { type FlowEvent, FlowRun } from '../pipelines/node/index.js';
 import { type ExitCode, UsageError } from './exitCodes.js';
-import { figure, type Output, shellWord } from './output.js';
-import { flagName, jsonObject, presetNamed, SchemaFlags } from './schemaFlags.js';
-import { openRun, reportSkipped, trainLoop } from './trainLoop.js';
-
-interface Options extends Readonly<Record<string, unknown>> {
-  readonly out?: string;
-  readonly resume?: string;
-  readonly preset?: string;
-}
+import { type Output, shellWord } from './output.js';
+import { describeRun, presetConfig, type RunOptions } from './runFlags.js';
+import { SchemaFlags } from './schemaFlags.js';
+import { openRun, trainLoop } from './trainLoop.js';
 
 /** The settings of a flow's run that `train` takes. */
 export const flowFlags = new SchemaFlags(flowTraining);
 
 /** `train` of a normalizing flow. */
-export async function trainFlow(output: Output, { out, resume, preset, ...options }: Options): Promise<ExitCode> {
+export async function trainFlow(output: Output, { out, resume, preset, ...options }: RunOptions): Promise<ExitCode> {
   const given = { ...flowFlags.given(options), ...(preset !== undefined && { preset }) };
-  const run = await openRun({ out, resume }, given, flagName, {
+  const run = await openRun({ out, resume }, given, {
     create: (folder) => FlowRun.create(settings(options, preset), folder),
     resume: (folder, changes) => FlowRun.resume(folder, changes),
   });
   const { dataset, model, folder, config } = run;
-  output.line(
-    `${config.model}, ${figure(model.parameterCount() / 1e6)} million parameters; ${dataset.name}: ${dataset.length} pictures of ${dataset.shape.join('x')}`,
-  );
-  reportSkipped(output, dataset.skipped);
+  describeRun(output, config.model, model, dataset);
   return trainLoop<FlowEvent>(output, run, {
     command: 'train',
     show: `sample-flow ${shellWord(folder)}`,
@@ -36,11 +28,10 @@ export async function trainFlow(output: Output, { out, resume, preset, ...option
   });
 }
 
-function settings(options: Readonly<Record<string, unknown>>, preset = 'xs') {
+function settings(options: Readonly<Record<string, unknown>>, preset?: string) {
   const { modelConfig, ...given } = flowFlags.given(options);
   if (given.data === undefined) throw new UsageError('--data is missing: such as mnist');
-  const config = jsonObject('--model-config', modelConfig as string | undefined);
   const name = given.model as keyof typeof flowArchitectures;
   const { presets } = flowArchitectures[name];
-  return flowFlags.parse({ ...given, modelConfig: { ...presetNamed(presets, preset, name), ...config } });
+  return flowFlags.parse({ ...given, modelConfig: presetConfig(presets, preset, modelConfig, name) });
 }

@@ -3,6 +3,7 @@ import { type ExitCode, exitCodes, UsageError } from './exitCodes.js';
 import { interruptible } from './interrupt.js';
 import { duration, type Output, shellWord } from './output.js';
 import { Progress } from './progress.js';
+import { flagName } from './schemaFlags.js';
 import { self } from './self.js';
 
 /** What the command line needs to know of a run. */
@@ -80,13 +81,12 @@ export function reportSkipped(output: Output, skipped: readonly string[] = []): 
 
 /**
  * Opens a new run from its flags, or an earlier one.
- * @param given the flags that are settings of a run; @param flagName how they are written.
+ * @param given the flags that are settings of a run.
  * @throws UsageError when a run that is continued is given other settings than `steps`.
  */
 export async function openRun<R>(
   { out, resume }: { readonly out?: string; readonly resume?: string },
   given: Readonly<Record<string, unknown>>,
-  flagName: (field: string) => string,
   make: {
     create(folder: string): Promise<R>;
     resume(folder: string, changes: { steps?: number }): Promise<R>;

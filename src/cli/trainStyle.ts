@@ -4,14 +4,9 @@ import { type StyleEvent, StyleRun } from '../training/node/index.js';
 import { addCommand, type Cli } from './command.js';
 import { type ExitCode, UsageError } from './exitCodes.js';
 import { figure, type Output, shellWord } from './output.js';
-import { type FlagGroups, flagName, SchemaFlags } from './schemaFlags.js';
+import { addFolderFlags, learningFlags, pictureFlags, type RunOptions } from './runFlags.js';
+import { type FlagGroups, SchemaFlags } from './schemaFlags.js';
 import { openRun, reportSkipped, trainLoop } from './trainLoop.js';
-import { learningFlags } from './trainVae.js';
-
-interface Options extends Readonly<Record<string, unknown>> {
-  readonly out?: string;
-  readonly resume?: string;
-}
 
 const groups: FlagGroups = [
   [
@@ -19,9 +14,7 @@ const groups: FlagGroups = [
     {
       content: 'pictures to be stylized, as in train',
       style: 'pictures of the styles, as in train; textures paints its own',
-      size: 'scale and crop pictures to this side length',
-      flip: 'mirror every second picture, chosen anew each epoch',
-      skipCorrupt: 'leave out pictures that cannot be read instead of failing',
+      ...pictureFlags,
     },
   ],
   [
@@ -40,7 +33,7 @@ const groups: FlagGroups = [
 const flags = new SchemaFlags(styleTraining);
 
 export function defineTrainStyle(program: Command, cli: Cli): void {
-  addCommand<Options>(
+  addCommand<RunOptions>(
     program,
     cli,
     {
@@ -54,23 +47,20 @@ export function defineTrainStyle(program: Command, cli: Cli): void {
       ],
     },
     (command) => {
-      command
-        .option('--out <dir>', 'folder of the new run')
-        .option('--resume <dir>', 'continue the run in this folder')
-        .addOption(
-          new Option(
-            '--encoder <path>',
-            "safetensors of torchvision's vgg19 or vgg_normalised, or a folder of train-style or train-classifier --model vgg; default: random weights",
-          ).helpGroup('Model:'),
-        );
+      addFolderFlags(command).addOption(
+        new Option(
+          '--encoder <path>',
+          "safetensors of torchvision's vgg19 or vgg_normalised, or a folder of train-style or train-classifier --model vgg; default: random weights",
+        ).helpGroup('Model:'),
+      );
       flags.addTo(command, groups);
     },
     train,
   );
 }
 
-async function train(output: Output, { out, resume, ...options }: Options): Promise<ExitCode> {
-  const run = await openRun({ out, resume }, flags.given(options), flagName, {
+async function train(output: Output, { out, resume, ...options }: RunOptions): Promise<ExitCode> {
+  const run = await openRun({ out, resume }, flags.given(options), {
     create: (folder) => StyleRun.create(settings(options), folder),
     resume: (folder, changes) => StyleRun.resume(folder, changes),
   });

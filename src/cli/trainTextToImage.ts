@@ -6,15 +6,9 @@ import { addCommand, type Cli } from './command.js';
 import { type ExitCode, UsageError } from './exitCodes.js';
 import { figure, type Output, shellWord } from './output.js';
 import { Progress } from './progress.js';
+import { addFolderFlags, learningFlags, type RunOptions } from './runFlags.js';
 import { type FlagGroups, flagName, jsonObject, presetNamed, SchemaFlags } from './schemaFlags.js';
 import { openRun, reportSkipped, trainLoop } from './trainLoop.js';
-import { learningFlags } from './trainVae.js';
-
-interface Options extends Readonly<Record<string, unknown>> {
-  readonly out?: string;
-  readonly resume?: string;
-  readonly preset?: string;
-}
 
 const groups: FlagGroups = [
   [
@@ -67,7 +61,7 @@ const scratchOnly = [
 ];
 
 export function defineTrainTextToImage(program: Command, cli: Cli): void {
-  addCommand<Options>(
+  addCommand<RunOptions>(
     program,
     cli,
     {
@@ -82,11 +76,9 @@ export function defineTrainTextToImage(program: Command, cli: Cli): void {
     },
     (command) => {
       const sizes = Object.keys(textToImagePresets).join(', ');
-      command
-        .option('--out <dir>', 'folder of the new run')
-        .option('--resume <dir>', 'continue the run in this folder')
-        .addOption(new Option('--preset <name>', `from scratch: size: ${sizes} (default: xs)`).helpGroup('Model:'));
+      addFolderFlags(command);
       for (const [flag, text] of [
+        ['--preset <name>', `from scratch: size: ${sizes} (default: xs)`],
         ['--model-config <json>', "from scratch: fields of the UNet's config that win over the preset"],
         ['--text-config <json>', "from scratch: fields of the text encoder's config that win over the preset"],
       ])
@@ -97,9 +89,9 @@ export function defineTrainTextToImage(program: Command, cli: Cli): void {
   );
 }
 
-async function train(output: Output, { out, resume, preset, ...options }: Options): Promise<ExitCode> {
+async function train(output: Output, { out, resume, preset, ...options }: RunOptions): Promise<ExitCode> {
   const given = { ...flags.given(options), ...(preset !== undefined && { preset }) };
-  const run = await openRun({ out, resume }, given, flagName, {
+  const run = await openRun({ out, resume }, given, {
     create: (folder) => TextToImageRun.create(settings(options, preset), folder),
     resume: (folder, changes) => TextToImageRun.resume(folder, changes),
   });
