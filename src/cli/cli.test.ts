@@ -3,20 +3,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as ort from 'onnxruntime-node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { ndarray } from '../array/index.js';
-import { readRaster, readSafetensors, writeNpz } from '../io/node/index.js';
+import { readRaster, readSafetensors } from '../io/node/index.js';
 import { ImageClassifier } from '../models/index.js';
 import { saveClassifier } from '../models/node/index.js';
 import { Generator } from '../random/index.js';
 import { trainConfig } from '../training/index.js';
-import { runCli } from './program.js';
-
-async function call(...args: string[]): Promise<{ code: number; out: string[]; err: string }> {
-  const [out, err]: string[][] = [[], []];
-  const sink = { out: (line: string) => out.push(line), err: (line: string) => err.push(line), interactive: false };
-  return { code: await runCli(args, sink), out, err: err.join('\n') };
-}
-const records = (out: readonly string[]) => out.map((line) => JSON.parse(line) as Record<string, unknown>);
+import { call, records, writeToy } from './testing.js';
 
 let folder: string;
 let data: string;
@@ -30,10 +22,7 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'noisewright-'));
   data = join(folder, 'toy.npz');
   run = join(folder, 'run');
-  const images = Uint8Array.from({ length: 48 * 64 }, (_, i) => (i * 37) % 256);
-  const labels = Uint8Array.from({ length: 48 }, (_, i) => i % 3);
-  const arrays = { images: ndarray(images, [48, 8, 8], 'uint8'), labels: ndarray(labels, [48], 'uint8') };
-  await writeNpz(data, { ...arrays, images_test: arrays.images, labels_test: arrays.labels });
+  await writeToy(data, 48);
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 

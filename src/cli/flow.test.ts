@@ -6,14 +6,7 @@ import { ndarray } from '../array/index.js';
 import { readSafetensors, writeNpz } from '../io/node/index.js';
 import { flowNames } from '../pipelines/index.js';
 import { FlowRun } from '../pipelines/node/index.js';
-import { runCli } from './program.js';
-
-async function call(...args: string[]): Promise<{ code: number; out: string[]; err: string }> {
-  const [out, err]: string[][] = [[], []];
-  const sink = { out: (line: string) => out.push(line), err: (line: string) => err.push(line), interactive: false };
-  return { code: await runCli(args, sink), out, err: err.join('\n') };
-}
-const records = (out: readonly string[]) => out.map((line) => JSON.parse(line) as Record<string, unknown>);
+import { call, records } from './testing.js';
 
 let folder: string;
 let data: string;

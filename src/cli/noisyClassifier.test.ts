@@ -2,19 +2,11 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { ndarray } from '../array/index.js';
-import { readSafetensors, writeNpz } from '../io/node/index.js';
+import { readSafetensors } from '../io/node/index.js';
 import { ImageClassifier } from '../models/index.js';
 import { saveClassifier } from '../models/node/index.js';
 import { Generator } from '../random/index.js';
-import { runCli } from './program.js';
-
-async function call(...args: string[]): Promise<{ code: number; out: string[]; err: string }> {
-  const [out, err]: string[][] = [[], []];
-  const sink = { out: (line: string) => out.push(line), err: (line: string) => err.push(line), interactive: false };
-  return { code: await runCli(args, sink), out, err: err.join('\n') };
-}
-const records = (out: readonly string[]) => out.map((line) => JSON.parse(line) as Record<string, unknown>);
+import { call, records, writeToy } from './testing.js';
 
 let folder: string;
 let data: string;
@@ -29,17 +21,7 @@ const trainClassifier = (out: string, ...more: string[]) =>
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'noisewright-'));
   data = at('toy.npz');
-  const images = ndarray(
-    Uint8Array.from({ length: 48 * 64 }, (_, i) => (i * 37) % 256),
-    [48, 8, 8],
-    'uint8',
-  );
-  const labels = ndarray(
-    Uint8Array.from({ length: 48 }, (_, i) => i % 3),
-    [48],
-    'uint8',
-  );
-  await writeNpz(data, { images, labels, images_test: images, labels_test: labels });
+  await writeToy(data, 48);
   const dit = '{"numLayers": 1, "attentionHeadDim": 8, "patchSize": 4}';
   await call(
     ...['train', '--model', 'dit', '--preset', 'tiny', '--data', data, '--batch', '8', '--model-config', dit],

@@ -19,7 +19,7 @@ import { saveModel } from '../models/node/index.js';
 import { saveTextToImage } from '../pipelines/node/index.js';
 import { Generator } from '../random/index.js';
 import { ddim } from '../samplers/index.js';
-import { runCli } from './program.js';
+import { cli } from './testing.js';
 
 const rng = new Generator(0);
 const vae = new AutoencoderKL(
@@ -101,14 +101,6 @@ beforeAll(async () => {
   await savePng(at('mask.png'), mask);
 });
 afterAll(() => rm(root, { recursive: true }));
-
-async function cli(...args: string[]): Promise<{ code: number; out: string; err: string }> {
-  const lines: { out: string[]; err: string[] } = { out: [], err: [] };
-  const out = (line: string) => lines.out.push(line);
-  const err = (line: string) => lines.err.push(line);
-  const code = await runCli(args, { out, err, interactive: false });
-  return { code, out: lines.out.join('\n'), err: lines.err.join('\n') };
-}
 
 describe('a folder of DiTPipeline', () => {
   it('is sampled by the names of its classes, with what lies between noise and picture', async () => {

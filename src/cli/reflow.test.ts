@@ -2,17 +2,10 @@ import { cp, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/pro
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { ndarray } from '../array/index.js';
-import { readSafetensors, writeNpz } from '../io/node/index.js';
+import { readSafetensors } from '../io/node/index.js';
 import { ClassConditionalPipeline } from '../pipelines/node/index.js';
 import { euler } from '../samplers/index.js';
-import { runCli } from './program.js';
-
-async function call(...args: string[]): Promise<{ code: number; out: string[]; err: string }> {
-  const [out, err]: string[][] = [[], []];
-  const sink = { out: (line: string) => out.push(line), err: (line: string) => err.push(line), interactive: false };
-  return { code: await runCli(args, sink), out, err: err.join('\n') };
-}
+import { call, writeToy } from './testing.js';
 
 let folder: string;
 const at = (...names: string[]) => join(folder, ...names);
@@ -33,10 +26,7 @@ const weights = (...run: string[]) => readFile(at(...run, 'transformer', 'diffus
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'noisewright-'));
-  const images = Uint8Array.from({ length: 48 * 64 }, (_, i) => (i * 37) % 256);
-  const labels = Uint8Array.from({ length: 48 }, (_, i) => i % 3);
-  const arrays = { images: ndarray(images, [48, 8, 8], 'uint8'), labels: ndarray(labels, [48], 'uint8') };
-  await writeNpz(at('toy.npz'), arrays);
+  await writeToy(at('toy.npz'), 48);
   expect((await call(...train('teacher', '--predict', 'flow'))).err).toBe('');
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));

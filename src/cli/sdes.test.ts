@@ -4,13 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { blankRaster } from '../io/index.js';
 import { readRaster, savePng } from '../io/node/index.js';
-import { runCli } from './program.js';
-
-async function call(...args: string[]): Promise<{ code: number; out: string[]; err: string }> {
-  const [out, err]: string[][] = [[], []];
-  const sink = { out: (line: string) => out.push(line), err: (line: string) => err.push(line), interactive: false };
-  return { code: await runCli(args, sink), out, err: err.join('\n') };
-}
+import { call } from './testing.js';
 
 let folder: string;
 beforeAll(async () => {

@@ -4,13 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { ndarray } from '../array/index.js';
 import { readRaster, readSafetensors, savePng, writeNpz } from '../io/node/index.js';
-import { runCli } from './program.js';
-
-async function call(...args: string[]): Promise<{ code: number; out: string; err: string }> {
-  const [out, err]: string[][] = [[], []];
-  const sink = { out: (line: string) => out.push(line), err: (line: string) => err.push(line), interactive: false };
-  return { code: await runCli(args, sink), out: out.join('\n'), err: err.join('\n') };
-}
+import { cli } from './testing.js';
 
 let folder: string;
 const at = (name: string): string => join(folder, name);
@@ -18,7 +12,7 @@ const bytes = (length: number, step: number) => Uint8Array.from({ length }, (_, 
 const rates = ['--warmup', '2', '--learning-rate', '0.01', '--threads', '1'];
 const data = () => ['--content', at('toy.npz'), '--style', at('styles.npz'), '--size', '16', '--batch', '2'];
 const train = (out: string, steps: number, ...more: string[]) =>
-  call('train-style', ...data(), ...rates, '--channels', '2,2,4,4', '--steps', `${steps}`, '--out', at(out), ...more);
+  cli('train-style', ...data(), ...rates, '--channels', '2,2,4,4', '--steps', `${steps}`, '--out', at(out), ...more);
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'noisewright-'));
@@ -42,9 +36,9 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 test('a trained net gives a picture two styles, in its own size or a smaller one', async () => {
   const flags = ['stylize', '--content', at('a.png'), '--style', at('b.png'), at('a.png'), '--style-weights', '1,3'];
   const rest = ['--alpha', '0.8', '--preserve-colour', '--weights', at('whole'), '--threads', '1'];
-  expect(await call(...flags, ...rest, '--out', at('c.png'))).toMatchObject({ code: 0, err: '' });
+  expect(await cli(...flags, ...rest, '--out', at('c.png'))).toMatchObject({ code: 0, err: '' });
   expect(await readRaster(at('c.png'))).toMatchObject({ width: 21, height: 14 });
-  const { out } = await call(...flags, ...rest, '--size', '15', '--json', '--out', at('d.png'));
+  const { out } = await cli(...flags, ...rest, '--size', '15', '--json', '--out', at('d.png'));
   expect(JSON.parse(out)).toMatchObject({ kind: 'stylized', width: 15, height: 10, alpha: 0.8 });
 });
 
@@ -60,7 +54,7 @@ test('without --weights the net that comes along paints: alpha 0 is a coarse cop
   await savePng(at('style.png'), style);
   const made = async (alpha: string) => {
     const flags = ['--content', at('content.png'), '--style', at('style.png'), '--alpha', alpha, '--threads', '1'];
-    expect(await call('stylize', ...flags, '--out', at('e.png'))).toMatchObject({ code: 0, err: '' });
+    expect(await cli('stylize', ...flags, '--out', at('e.png'))).toMatchObject({ code: 0, err: '' });
     return readRaster(at('e.png'));
   };
   const apart = (a: Uint8Array, b: Uint8Array) => a.reduce((sum, x, i) => sum + Math.abs(x - b[i]), 0) / a.length;
@@ -74,7 +68,7 @@ test('without --weights the net that comes along paints: alpha 0 is a coarse cop
 test('a run that was stopped goes on bit for bit', async () => {
   const common = ['--checkpoint-every', '4', '--log-every', '2', '--flip'];
   expect((await train('parts', 5, ...common)).code).toBe(0);
-  expect(await call('train-style', '--resume', at('parts'), '--steps', '9')).toMatchObject({ code: 0, err: '' });
+  expect(await cli('train-style', '--resume', at('parts'), '--steps', '9')).toMatchObject({ code: 0, err: '' });
   const state = async (run: string) => (await readSafetensors(join(at(run), 'net', 'model.safetensors'))).tensors;
   expect(await state('parts')).toEqual(await state('whole'));
   const metrics = async (run: string) =>
@@ -90,7 +84,7 @@ test('a run that was stopped goes on bit for bit', async () => {
 
 test('a small VGG is trained as a classifier, and its eyes are used', async () => {
   const vgg = ['train-classifier', '--model', 'vgg', '--channels', '2,2,4,4', '--data', at('classes.npz')];
-  expect(await call(...vgg, '--batch', '3', '--epochs', '1', '--out', at('vgg'))).toMatchObject({
+  expect(await cli(...vgg, '--batch', '3', '--epochs', '1', '--out', at('vgg'))).toMatchObject({
     code: 0,
     err: '',
   });
@@ -103,8 +97,8 @@ test('a small VGG is trained as a classifier, and its eyes are used', async () =
 test('a net that gives pictures back begins one that paints', async () => {
   const flags = ['--objective', 'reconstruction', '--channels', '6,6,8,8'];
   const rest = [...data(), ...rates, '--steps', '1', '--learning-rate', '0.001'];
-  expect(await call('train-style', ...rest, ...flags, '--out', at('copy'))).toMatchObject({ code: 0, err: '' });
-  expect(await call('train-style', ...rest, '--encoder', at('copy'), '--out', at('paint'))).toMatchObject({
+  expect(await cli('train-style', ...rest, ...flags, '--out', at('copy'))).toMatchObject({ code: 0, err: '' });
+  expect(await cli('train-style', ...rest, '--encoder', at('copy'), '--out', at('paint'))).toMatchObject({
     code: 0,
     err: '',
   });
@@ -129,12 +123,12 @@ test.each([
     '--style-weights: expected a number of at least 0 for each of 1 styles, not all 0, got 1,2',
   ],
 ])('stylize %j is refused', async (flags, message) => {
-  expect(await call('stylize', ...flags)).toMatchObject({ code: 2, err: `noisewright: ${message}` });
+  expect(await cli('stylize', ...flags)).toMatchObject({ code: 2, err: `noisewright: ${message}` });
 });
 
 test('train-style names what is wrong', async () => {
-  expect((await call('train-style', '--content', 'x', '--style', 'y')).err).toContain('--out is missing');
-  expect((await call('train-style', '--content', 'x', '--out', at('new'))).err).toContain('--style is missing');
+  expect((await cli('train-style', '--content', 'x', '--style', 'y')).err).toContain('--out is missing');
+  expect((await cli('train-style', '--content', 'x', '--out', at('new'))).err).toContain('--style is missing');
   expect((await train('new', 1, '--channels', '1,2')).err).toContain('--channels: ');
   expect((await train('new', 1, '--encoder', at('toy.npz'))).err).toContain('toy.npz');
   expect((await train('whole', 1)).err).toContain('already holds a training run');

@@ -8,7 +8,7 @@ import { AutoencoderKL, CLIPTextModel, Lora, UNet2DCondition } from '../models/i
 import { loadTextToImage, saveTextToImage } from '../pipelines/node/index.js';
 import { Generator } from '../random/index.js';
 import { ddim } from '../samplers/index.js';
-import { runCli } from './program.js';
+import { cli } from './testing.js';
 
 let folder: string;
 let model: string;
@@ -66,17 +66,6 @@ beforeAll(async () => {
   await saveTextToImage(model, parts);
 });
 afterAll(() => rm(folder, { recursive: true }));
-
-async function cli(...args: string[]): Promise<{ code: number; out: string; err: string }> {
-  const lines: { out: string[]; err: string[] } = { out: [], err: [] };
-  const sink = {
-    out: (line: string) => lines.out.push(line),
-    err: (line: string) => lines.err.push(line),
-    interactive: false,
-  };
-  const code = await runCli(args, sink);
-  return { code, out: lines.out.join('\n'), err: lines.err.join('\n') };
-}
 
 describe('a text-to-image folder', () => {
   it('opens as it was saved', async () => {

@@ -6,13 +6,7 @@ import { readRaster, readSafetensors, savePng } from '../io/node/index.js';
 import { ControlNet } from '../models/index.js';
 import { loadComponent } from '../models/node/index.js';
 import { loadTextToImage } from '../pipelines/node/index.js';
-import { runCli } from './program.js';
-
-async function cli(...args: string[]): Promise<{ code: number; out: string; err: string }> {
-  const [out, err]: string[][] = [[], []];
-  const sink = { out: (line: string) => out.push(line), err: (line: string) => err.push(line), interactive: false };
-  return { code: await runCli(args, sink), out: out.join('\n'), err: err.join('\n') };
-}
+import { cli } from './testing.js';
 
 let root: string;
 const at = (...names: string[]): string => join(root, ...names);

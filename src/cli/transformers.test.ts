@@ -2,26 +2,17 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { ndarray } from '../array/index.js';
-import { readRaster, writeNpz } from '../io/node/index.js';
+import { readRaster } from '../io/node/index.js';
 import { DiTVariant, UViT } from '../models/index.js';
 import { loadModel } from '../models/node/index.js';
-import { runCli } from './program.js';
-
-async function call(...args: string[]): Promise<{ code: number; out: string; err: string }> {
-  const [out, err]: string[][] = [[], []];
-  const sink = { out: (line: string) => out.push(line), err: (line: string) => err.push(line), interactive: false };
-  return { code: await runCli(args, sink), out: out.join('\n'), err: err.join('\n') };
-}
+import { cli, writeToy } from './testing.js';
 
 let folder: string;
 let data: string;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'noisewright-'));
   data = join(folder, 'toy.npz');
-  const images = Uint8Array.from({ length: 16 * 64 }, (_, i) => (i * 37) % 256);
-  const labels = Uint8Array.from({ length: 16 }, (_, i) => i % 3);
-  await writeNpz(data, { images: ndarray(images, [16, 8, 8], 'uint8'), labels: ndarray(labels, [16], 'uint8') });
+  await writeToy(data, 16);
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
@@ -35,22 +26,22 @@ test.each([
   ],
 ])('%s: is trained, continued, opened and sampled with guidance', async (_, Class, flags) => {
   const run = join(folder, Class.className);
-  const made = await call(...['train', ...flags, '--data', data, '--batch', '8', '--steps', '2', '--out', run]);
+  const made = await cli(...['train', ...flags, '--data', data, '--batch', '8', '--steps', '2', '--out', run]);
   expect(made.err).toBe('');
-  expect((await call('train', '--resume', run, '--steps', '3')).out).toContain('continuing after step 2');
+  expect((await cli('train', '--resume', run, '--steps', '3')).out).toContain('continuing after step 2');
   const model = await loadModel(join(run, 'transformer'));
   expect(model).toBeInstanceOf(Class);
   expect(model.nullClass).toBe(3);
   for (const guidance of ['2', 'pag=2']) {
     const out = join(folder, 'grid.png');
     const sampled = ['sample', run, '--classes', '2,0', '--per-class', '2', '--steps', '2'];
-    expect((await call(...sampled, '--guidance', guidance, '--out', out)).err).toBe('');
+    expect((await cli(...sampled, '--guidance', guidance, '--out', out)).err).toBe('');
     expect((await readRaster(out)).height).toBe(2 * 66 + 2);
   }
 });
 
 test('a U-ViT learns no variance', async () => {
-  const { code, err } = await call(
+  const { code, err } = await cli(
     ...['train', '--model', 'uvit', '--learn-variance', '--data', data, '--out', join(folder, 'none')],
   );
   expect(code).not.toBe(0);
