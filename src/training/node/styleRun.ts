@@ -44,7 +44,7 @@ export class StyleRun extends FolderRun<StyleTraining, LossesEvent> {
     const styles = content === style ? contents : await openDataset(style, { size, skipCorrupt });
     const rng = new Generator(seed);
     const net = encoder ? await styleNetWithEncoder(encoder, rng) : new AdaINNet({ channels, pooling }, rng);
-    if (!encoder && channels[0] >= 6) beginNearIdentity(net);
+    if (!encoder && (config.objective === 'reconstruction' || channels[0] >= 6)) beginNearIdentity(net);
     const scale = await normalizeActivations(net.encoder, contents, { compile: { device, threads } });
     const { weight } = net.decoder.conv4_1; // a decoder that was trained goes on seeing what it saw
     weight.set(
