@@ -9,11 +9,14 @@ import {
   FlowModel,
   FlowSequence,
   Glow,
+  Inverted,
   Logit,
   MaskedAutoregressiveFlow,
   NICE,
   OdeNet,
   odeLayerTypes,
+  PlanarFlow,
+  RadialFlow,
   RealNVP,
   Reverse,
   StandardLogistic,
@@ -67,6 +70,18 @@ const sizeOf = ([channels, height, width]: Shape): number => channels * height *
 
 /** Flows of images by their short names. */
 export const flowArchitectures = {
+  // Backwards, so that likelihoods have planes in closed form and only samples solve for them.
+  planar: architecture(
+    fields({ layers: count.default(64), activation: z.enum(['tanh', 'leaky_relu']).default('tanh') }),
+    { tiny: { layers: 2 }, xs: { layers: 32 }, full: {} },
+    (shape, { layers, activation }, rng) =>
+      new FlowSequence(Array.from({ length: layers }, () => new Inverted(new PlanarFlow(shape, { activation }, rng)))),
+  ),
+  radial: architecture(
+    fields({ layers: count.default(64) }),
+    { tiny: { layers: 2 }, xs: { layers: 32 }, full: {} },
+    (shape, { layers }, rng) => new FlowSequence(Array.from({ length: layers }, () => new RadialFlow(shape, rng))),
+  ),
   nice: architecture(
     fields({ couplings: count.default(4), hiddenLayers: count.default(5), hiddenFeatures: count.default(1000) }),
     { tiny: { hiddenLayers: 1, hiddenFeatures: 16 }, xs: { hiddenLayers: 3, hiddenFeatures: 500 }, full: {} },
