@@ -154,6 +154,8 @@ class Program {
     const { loops, rest } = device === 'webgpu' ? { loops: [], rest: updates } : hostLoops(updates);
     const fetched = [...new Set([...results, ...loops.flatMap((loop) => [...loop.arrays, ...loop.scalars])])];
     const wanted = [...fetched, ...rest.values()];
+    // Weights may be given another form on the host, and a value may still be on the GPU.
+    if (freeze) for (const x of reachable(wanted)) if (x instanceof Variable) await x.state.read();
     const outputs = await forDevice(precision === 'int8' ? quantized(wanted) : wanted, device, freeze);
 
     const leaves = reachable(outputs).filter((x) => x.inputs.length === 0);

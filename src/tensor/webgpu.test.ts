@@ -119,6 +119,22 @@ describe.skipIf(problem)(`on WebGPU${problem ? `, skipped: ${problem}` : ''}`, {
     await Promise.all([gpu.release(), cpu.release()]);
   });
 
+  it('a kernel that is on the GPU can be frozen for the CPU', async () => {
+    const w = variable(ndarray(new Float32Array(16 * 16 * 9).fill(1), [16, 16, 3, 3]));
+    const gpu = compile(
+      () => {
+        w.assign(w.mul(2));
+        return w.sum();
+      },
+      { device: 'webgpu' },
+    );
+    await gpu();
+    const cpu = compile((x: Tensor) => conv2d(x, w), { freeze: true });
+    const x = ndarray(new Float32Array(16 * 9).fill(1), [1, 16, 3, 3]);
+    expect(numbers(await cpu(x))).toEqual(Array(16).fill(288));
+    await Promise.all([gpu.release(), cpu.release()]);
+  });
+
   it('two variables assigned one tensor, and the result, are apart', async () => {
     const [a, b] = [variable(ndarray([1, 2])), variable(ndarray([3, 4]))];
     const f = compile(
