@@ -34,6 +34,7 @@ it.each<[string, number[], number[], ConvOptions]>([
     [16, 16, 3, 3],
     { padding: [[0, 2], [1, 0]], dilation: [1, 2] }, // biome-ignore format: reads better in one line
   ],
+  ['dilated rows and stride', [8, 16, 15, 12], [16, 16, 3, 3], { padding: 2, dilation: [2, 1], stride: [2, 1] }],
   ['a kernel of one pixel', [2, 16, 4, 4], [32, 16, 1, 1], {}],
   ['groups', [2, 32, 6, 6], [32, 16, 3, 3], { groups: 2, padding: 1 }],
   ['few channels', [2, 3, 6, 6], [16, 3, 3, 3], { padding: 1 }],
