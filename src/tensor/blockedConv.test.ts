@@ -8,8 +8,11 @@ import {
   compile,
   concat,
   conv2d,
+  gelu,
   gradients,
   groupNorm,
+  linear,
+  matmul,
   resizeNearest,
   silu,
   split,
@@ -74,6 +77,31 @@ it.each<[string, (x: Tensor, w: Tensor, c: Tensor) => Tensor]>([
 ])('what follows blocked convolutions gives the same in their layout: %s', async (_, f) => {
   const inputs = [rng.randn([3, 16, 6, 5]), rng.randn([16, 16, 3, 3]), rng.randn([16])];
   await expectSame((x, w, c) => [f(x, w.mul(0.1), c)], inputs);
+});
+
+it.each<[string, (x: Tensor, w: Tensor, b: Tensor, v: Tensor) => Tensor]>([
+  ['a linear layer', (x, w, b) => linear(x, w, b)],
+  ['without a bias', (x, w) => linear(x, w)],
+  ['a feed-forward network', (x, w, b, v) => linear(gelu(linear(x, w, b), 'tanh'), v)],
+  ['the exact GELU', (x, w, b, v) => linear(gelu(linear(x, w, b)), v)],
+  ['layers that follow each other', (x, w, b, v) => linear(linear(x, w, b), v)],
+  [
+    'three layers of one input',
+    (x, w, b) =>
+      silu(linear(x, w, b))
+        .add(linear(x, w))
+        .mul(linear(x.mul(2), w)),
+  ],
+  ['a residual connection', (x, w, b, v) => linear(silu(linear(x, w, b)), v).add(x)],
+  ['a value for every column', (x, w, b) => linear(x, w).mul(b)],
+  ['heads', (x, w, b) => linear(x, w, b).reshape([2, 80, 4, 32]).transpose([0, 2, 1, 3]).tanh()],
+  ['a product with the transposed weight', (x, w) => matmul(x.reshape([160, 64]), w.transpose())],
+  ['rows that do not fill blocks', (x, w, b, v) => linear(linear(x.slice(1, 0, 75), w, b), v)],
+  ['few rows', (x, w, b) => linear(x.slice(1, 0, 16), w, b)],
+])('products of many rows give in blocks what they give plain: %s', async (_, f) => {
+  const shapes = [[2, 80, 64], [128, 64], [128], [64, 128]]; // biome-ignore format: reads better in one line
+  const inputs = shapes.map((shape) => rng.randn(shape));
+  await expectSame((x, w, b, v) => [f(x, w.mul(0.1), b, v.mul(0.1))], inputs);
 });
 
 /** With live weights, and with frozen ones, which the engine lays out. */

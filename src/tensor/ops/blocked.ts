@@ -11,7 +11,7 @@ import { constant } from './leaves.js';
  */
 export class BlockedLayout {
   private readonly images = new Map<Tensor, Tensor>();
-  private readonly vectors = new Map<number, Tensor>();
+  private readonly vectors = new Map<string, Tensor>();
 
   /** @param block channels of a block. */
   constructor(readonly block: number) {}
@@ -29,10 +29,11 @@ export class BlockedLayout {
     return known;
   }
 
-  /** A vector of ones, once for all readers. */
-  ones(length: number): Tensor {
-    const known = this.vectors.get(length) ?? constant(ndarray(new Float32Array(length).fill(1), [length]));
-    this.vectors.set(length, known);
+  /** A vector of one number, once for all readers. */
+  filled(length: number, value: number): Tensor {
+    const key = `${length} ${value}`;
+    const known = this.vectors.get(key) ?? constant(ndarray(new Float32Array(length).fill(value), [length]));
+    this.vectors.set(key, known);
     return known;
   }
 }

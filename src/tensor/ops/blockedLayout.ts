@@ -2,6 +2,7 @@ import { apply } from '../op.js';
 import { type Rules, rewrite } from '../rewrite.js';
 import { sameShape } from '../shape.js';
 import type { Tensor } from '../tensor.js';
+import type { AffineAttrs } from './affine.js';
 import {
   BlockedLayout,
   blockedAverage,
@@ -12,6 +13,7 @@ import {
   unblocked,
 } from './blocked.js';
 import { blockedConvolutions } from './blockedConv.js';
+import { blockedProducts, isUnblockedRows, unblockedRows } from './blockedLinear.js';
 import { type ScaleShiftAttrs, scaleShift } from './channels.js';
 import type { Pair } from './conv.js';
 import { type GroupNormAttrs, groupNormByChannels } from './normalize.js';
@@ -27,6 +29,7 @@ export function withBlockedLayout(outputs: readonly Tensor[], block: number, fro
   return rewrite(outputs, {
     ...betweenConvolutions(layout, frozen?.leastNorm),
     ...blockedConvolutions(layout, frozen?.kernelInBlocks),
+    ...(frozen ? {} : blockedProducts(layout)),
   });
 }
 
@@ -42,12 +45,27 @@ function betweenConvolutions(layout: BlockedLayout, leastNorm?: number): Rules {
   const { block } = layout;
   const norms = new Map<Tensor, readonly Tensor[]>();
   /** Samples as further channels: then every channel of every sample can have a kernel of its own. */
-  const flat = (x: Tensor): Tensor => {
-    const [n, c, height, width] = x.shape;
-    return layout.blocked(x).reshape([1, n * c, height, width]);
+  const flat = (blocked: Tensor): Tensor => {
+    const [n, c, height, width] = blocked.shape;
+    return blocked.reshape([1, n * c, height, width]);
   };
-  const channelwise = (x: Tensor, kernel: Tensor, more: { bias?: Tensor; sum?: Tensor } = {}): Tensor =>
-    blockedConv(flat(x), kernel, { ...everyPixel, groups: kernel.shape[0], ...more });
+  const channelwise = (blocked: Tensor, kernel: Tensor, more: { bias?: Tensor; sum?: Tensor } = {}): Tensor =>
+    blockedConv(flat(blocked), kernel, { ...everyPixel, groups: kernel.shape[0], ...more });
+
+  /** Operands of what treats all elements alike, in blocks if some of them come from there, and its result as they were. */
+  const inBlocks = (inputs: readonly Tensor[], { shape, dtype }: Tensor) => {
+    const alike = (x: Tensor) => sameShape(x.shape, shape);
+    const image = inputs.find((x) => (isUnblocked(x) || isUnblockedRows(x)) && alike(x));
+    if (!image || dtype !== 'float32') return undefined;
+    const rows = isUnblockedRows(image);
+    const operands = inputs.flatMap((x) => {
+      if (x.size === 1) return x;
+      if (rows) return isUnblockedRows(x) && alike(x) ? x.inputs[0] : [];
+      return alike(x) && x.op.name !== 'expand' ? layout.blocked(x) : [];
+    });
+    if (operands.length < inputs.length) return undefined;
+    return { operands, plain: (y: Tensor) => (rows ? unblockedRows(y, shape) : unblocked(y)) };
+  };
 
   /** An image and one value for every channel, or for every channel of every sample. */
   const withChannels = (name: string, x: Tensor, operand: Tensor, imageFirst: boolean): Tensor | undefined => {
@@ -56,7 +74,7 @@ function betweenConvolutions(layout: BlockedLayout, leastNorm?: number): Rules {
     const dims = [...Array.from({ length: 4 - values.rank }, () => 1), ...values.shape];
     if (dims[1] !== c || dims[2] * dims[3] !== 1) return undefined;
     const each = values.reshape(dims).expand([n, c, 1, 1]);
-    const ones = layout.ones(n * c).reshape([n, c, 1, 1]);
+    const ones = layout.filled(n * c, 1).reshape([n, c, 1, 1]);
     if (name === 'mul') return scaleShift(x, each);
     if (name === 'add') return scaleShift(x, ones, each);
     return name === 'sub' && imageFirst ? scaleShift(x, ones, each.neg()) : undefined;
@@ -65,16 +83,25 @@ function betweenConvolutions(layout: BlockedLayout, leastNorm?: number): Rules {
   return {
     blocked: ([x]) => (isUnblocked(x) ? x.inputs[0] : undefined),
 
-    elementwise(inputs, attrs, { op, shape, dtype }) {
+    elementwise(inputs, attrs, original) {
+      const { op, shape, dtype } = original;
+      const blocks = inBlocks(inputs, original);
+      if (blocks) return blocks.plain(apply(op, blocks.operands, attrs));
       const image = inputs.find(isUnblocked);
       if (!image || dtype !== 'float32' || !sameShape(image.shape, shape)) return undefined;
-      const operands = inputs.flatMap((x) => {
-        if (x.size === 1) return x;
-        return sameShape(x.shape, shape) && x.op.name !== 'expand' ? layout.blocked(x) : [];
-      });
-      if (operands.length === inputs.length) return unblocked(apply(op, operands, attrs));
       const [first, second] = inputs;
       return withChannels(op.name, image, first === image ? second : first, first === image);
+    },
+    // In one pass, as a kernel of one pixel with a bias.
+    affine(inputs, attrs, original) {
+      const blocks = inBlocks(inputs, original);
+      if (!blocks) return undefined;
+      const { scale, shift } = attrs as AffineAttrs;
+      const [x, addend] = blocks.operands;
+      const count = x.shape[0] * x.shape[1];
+      const kernel = layout.filled(count, scale).reshape([count, 1, 1, 1]);
+      const bias = shift === 0 ? undefined : layout.filled(count, shift);
+      return blocks.plain(channelwise(x, kernel, { bias, sum: addend && flat(addend) }).reshape(x.shape));
     },
 
     scaleShift([x, scale, ...summands], attrs) {
@@ -82,15 +109,15 @@ function betweenConvolutions(layout: BlockedLayout, leastNorm?: number): Rules {
       if (!isUnblocked(x)) return undefined;
       const count = x.shape[0] * x.shape[1];
       const bias = shift ? summands[0].reshape([count]) : undefined;
-      const sum = addend ? flat(summands[summands.length - 1]) : undefined;
-      return unblocked(channelwise(x, scale.reshape([count, 1, 1, 1]), { bias, sum }).reshape(x.shape));
+      const sum = addend ? flat(layout.blocked(summands[summands.length - 1])) : undefined;
+      return unblocked(channelwise(x.inputs[0], scale.reshape([count, 1, 1, 1]), { bias, sum }).reshape(x.shape));
     },
 
     // The one image is a kernel as large as the other.
     channelProducts([x, y], _, { shape }) {
       if (!isUnblocked(x) && !isUnblocked(y)) return undefined;
       const [n, c, height, width] = x.shape;
-      return channelwise(x, layout.blocked(y).reshape([n * c, 1, height, width])).reshape(shape);
+      return channelwise(layout.blocked(x), layout.blocked(y).reshape([n * c, 1, height, width])).reshape(shape);
     },
 
     mean: ([x], { axes }, { shape }) =>

@@ -3,6 +3,7 @@ import { type Attributes, dataTypes } from '../../runtime/index.js';
 import { apply, type NodeView, type Op } from '../op.js';
 import { broadcast, isFloat } from '../shape.js';
 import type { Tensor } from '../tensor.js';
+import { affine } from './affine.js';
 import { constant } from './leaves.js';
 import { sumTo } from './reduce.js';
 
@@ -75,15 +76,11 @@ const geluTanh = unary('geluTanh', {
   type: 'FastGelu',
   domain: 'com.microsoft',
   // y = x s with s = sigmoid(v), v = 2u, u the argument of the paper's tanh: dy/dx = s + x v' s (1 - s), and
-  // x v' = 3 v - 2 GELU_LINEAR x. In this order nearly every step overwrites the one before.
-  gradient: (x) => (g) => {
-    const v = x.square().mul(GELU_CUBIC).add(GELU_LINEAR).mul(x);
-    const s = sigmoid(v);
-    const slope = v
-      .mul(3)
-      .sub(x.mul(2 * GELU_LINEAR))
-      .mul(s);
-    return slope.sub(slope.mul(s)).add(s).mul(g);
+  // x v' = 3 v - 2 GELU_LINEAR x. With s' = 1 - s = sigmoid(-v) that is 1 - s' (1 + 2 GELU_LINEAR y - 3 v s).
+  gradient: (x, y) => (g) => {
+    const minusV = affine(x.square(), -GELU_CUBIC, -GELU_LINEAR).mul(x);
+    const third = affine(y, (2 / 3) * GELU_LINEAR, 1 / 3, apply(sigmoidLinear, [minusV], { alpha: -1 }));
+    return affine(third.mul(sigmoid(minusV)), -3, 1).mul(g);
   },
 });
 /** GELU (Hendrycks & Gimpel): exact with `erf`, or its `tanh` approximation. */
@@ -94,12 +91,11 @@ const sigmoidLinear: Op<{ alpha: number }> = {
   infer: ([x]) => ({ shape: x.shape, dtype: x.dtype }),
   emit: (e, { inputs }, { alpha }) =>
     e.node('QuickGelu', [e.name(inputs[0])], { alpha: { f: alpha } }, { domain: 'com.microsoft' }),
-  // y = x s; dy/dx = s + alpha y (1 - s)
+  // y = x s; dy/dx = s (1 + alpha (x - y))
   gradient: ({ inputs: [x], output: y, attrs: { alpha } }) => [
     (g) => {
-      const s = sigmoid(x.mul(alpha));
-      const scaled = y.mul(alpha);
-      return g.mul(s.add(scaled.sub(scaled.mul(s))));
+      const rest = alpha === 1 ? affine(y, -1, 1, x) : affine(x.sub(y), alpha, 1);
+      return sigmoid(x.mul(alpha)).mul(rest).mul(g);
     },
   ],
   elementwise: true,

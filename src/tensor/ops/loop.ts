@@ -73,7 +73,7 @@ function summandsOf(outputs: readonly Tensor[], placeholders: readonly Tensor[])
     return x;
   });
 }
-const moves: ReadonlySet<string> = new Set(['reshape', 'transpose', 'unblocked']);
+const moves: ReadonlySet<string> = new Set(['reshape', 'transpose', 'unblocked', 'unblockedRows']);
 
 function slicePart(e: Emitter, whole: string, size: number, iteration: string): string {
   const one = e.constant(ndarray([size], [1], 'int64'));

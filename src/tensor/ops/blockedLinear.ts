@@ -1,0 +1,124 @@
+import { ndarray, type Shape } from '../../array/index.js';
+import { BLOCKED_DOMAIN } from '../../runtime/index.js';
+import { apply, type Op } from '../op.js';
+import type { Rules } from '../rewrite.js';
+import type { Tensor } from '../tensor.js';
+import { type BlockedLayout, blockedConv, channelMeans, unblocked } from './blocked.js';
+import { scalarValue } from './leaves.js';
+
+/**
+ * Products of many rows with a weight, and the gradients of that weight, as blocked convolutions of one pixel: rows are
+ * positions of an image and columns its channels. They take 0.75 of the engine's products (docs/performance.md).
+ */
+export function blockedProducts(layout: BlockedLayout): Rules {
+  const { block } = layout;
+  const images = new Map<Tensor, Tensor>();
+  const transposes = new Map<Tensor, Tensor>();
+  const kernels = new Map<Tensor, Map<boolean, Tensor>>();
+  const once = <K>(known: Map<K, Tensor>, key: K, make: () => Tensor): Tensor => {
+    const y = known.get(key) ?? make();
+    known.set(key, y);
+    return y;
+  };
+  const fills = (length: number) => length % block === 0;
+  const suits = (x: Tensor, w: Tensor) =>
+    x.rank === 2 && w.rank === 2 && x.dtype === 'float32' && x.shape[0] >= MANY_ROWS && fills(x.shape[0]);
+
+  /** Columns as channels. */
+  const image = (x: Tensor): Tensor => {
+    if (isUnblockedRows(x)) return x.inputs[0];
+    return once(images, x, () => {
+      const [rows, columns] = x.shape;
+      return apply(blockedRowsOp, [x.reshape([1, rows / block, block, columns])], {});
+    });
+  };
+  /** Rows as channels. */
+  const transposed = (x: Tensor): Tensor =>
+    once(transposes, x, () => layout.blocked(x.reshape([1, x.shape[0], x.shape[1] / block, block])));
+  /** A matrix [out, in], or its transpose, as [out / block, in / block, block of in, block of out]. */
+  const kernel = (w: Tensor, outFirst: boolean): Tensor => {
+    const known = kernels.get(w) ?? new Map<boolean, Tensor>();
+    kernels.set(w, known);
+    return once(known, outFirst, () => {
+      const [rows, columns] = w.shape;
+      const blocks = w.reshape([rows / block, block, columns / block, block]);
+      return outFirst
+        ? blocks.transpose([0, 2, 3, 1]).reshape([rows, columns, 1, 1])
+        : blocks.transpose([2, 0, 1, 3]).reshape([columns, rows, 1, 1]);
+    });
+  };
+  const product = (x: Tensor, w: Tensor, outFirst: boolean, bias?: Tensor): Tensor | undefined => {
+    if (!suits(x, w) || !w.shape.every((d) => fills(d) && d >= FEW_COLUMNS)) return undefined;
+    const y = blockedConv(image(x), kernel(w, outFirst), { ...onePixel, bias });
+    return unblockedRows(y, [x.shape[0], y.shape[1]]);
+  };
+
+  return {
+    reshape([x], attrs) {
+      const shape = attrs.shape as readonly number[];
+      return isUnblockedRows(x) && shape.at(-1) === x.shape.at(-1) ? unblockedRows(x.inputs[0], shape) : undefined;
+    },
+
+    linear: ([x, w, bias]) => product(x, w, true, bias),
+    matmul([a, b], attrs) {
+      const { transA, transB, alpha } = attrs as { transA: boolean; transB: boolean; alpha: number };
+      if (alpha !== 1 || a.rank !== 2 || b.rank !== 2) return undefined;
+      const value = a.op.name === 'expand' ? scalarValue(a.inputs[0]) : undefined;
+      if (value !== undefined && a.shape[0] === 1 && !transB && isUnblockedRows(b))
+        return channelMeans(b.inputs[0])
+          .mul(a.shape[1] * value)
+          .reshape([1, b.shape[1]]);
+      if (!transA) return product(a, b, transB);
+      if (transB || !suits(a, b) || ![a, b].every((x) => fills(x.shape[1]) && x.shape[1] >= FEW_COLUMNS))
+        return undefined;
+      // The one that is blocked already is a kernel as it lies; of two, the wider.
+      const kernelOf = (x: Tensor) => image(x).reshape([x.shape[1], x.shape[0], 1, 1]);
+      const [left, right] = [a, b].map((x) => (isUnblockedRows(x) || images.has(x) ? x.shape[1] : 0));
+      const y =
+        left >= right
+          ? blockedConv(transposed(b), kernelOf(a), onePixel)
+          : blockedConv(transposed(a), kernelOf(b), onePixel);
+      return left >= right
+        ? unblocked(y).reshape([a.shape[1], b.shape[1]])
+        : unblocked(y).reshape([b.shape[1], a.shape[1]]).transpose();
+    },
+  };
+}
+
+const MANY_ROWS = 128;
+const FEW_COLUMNS = 64;
+
+const onePixel = {
+  stride: [1, 1],
+  pads: [
+    [0, 0],
+    [0, 0],
+  ],
+  dilation: [1, 1],
+  groups: 1,
+} as const;
+
+/** [1, height, width, C] as a blocked image. */
+const blockedRowsOp: Op<Record<string, never>> = {
+  name: 'blockedRows',
+  infer: ([
+    {
+      shape: [n, height, width, c],
+      dtype,
+    },
+  ]) => ({ shape: [n, c, height, width], dtype }),
+  emit: (e, { inputs: [x] }) =>
+    e.node('ReorderInput', [e.name(x)], { channels_last: { i: 1 } }, { domain: BLOCKED_DOMAIN }),
+};
+const unblockedRowsOp: Op<{ shape: Shape }> = {
+  name: 'unblockedRows',
+  infer: ([{ dtype }], { shape }) => ({ shape, dtype }),
+  emit(e, { inputs: [x], shape }) {
+    const attributes = { channels: { i: x.shape[1] }, channels_last: { i: 1 } };
+    const [last] = e.node('ReorderOutput', [e.name(x)], attributes, { domain: BLOCKED_DOMAIN });
+    return e.node('Reshape', [last, e.constant(ndarray(shape, [shape.length], 'int64'))]);
+  },
+};
+/** A blocked image as rows of its channels, in a shape that ends with them. */
+export const unblockedRows = (x: Tensor, shape: Shape): Tensor => apply(unblockedRowsOp, [x], { shape });
+export const isUnblockedRows = (x: Tensor): boolean => x.op.name === 'unblockedRows';
