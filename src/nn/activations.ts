@@ -29,8 +29,11 @@ export function activationName(name: string): ActivationName {
  * pass instead of being kept: it costs less than the memory it would hold.
  */
 export function activate(name: ActivationName, x: Tensor): Tensor {
-  return recomputed(() => activations[activationName(name)](x));
+  return recomputed(() => activation(name)(x));
 }
+
+/** The same, kept for the backward pass: where a linear layer follows, which keeps it in any case. */
+export const activation = (name: ActivationName): ((x: Tensor) => Tensor) => activations[activationName(name)];
 
 /** In training, discards what `build` makes and makes it again for the backward pass: for cheap elementwise chains. */
 export const recomputed = (build: () => Tensor): Tensor =>

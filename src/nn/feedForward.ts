@@ -1,6 +1,6 @@
 import type { Generator } from '../random/index.js';
 import { split, type Tensor } from '../tensor/index.js';
-import { type ActivationName, activate, recomputed } from './activations.js';
+import { type ActivationName, activate, activation, recomputed } from './activations.js';
 import { Dropout } from './dropout.js';
 import { Linear } from './linear.js';
 import { Module } from './module.js';
@@ -30,7 +30,7 @@ export class ProjectedActivation extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return activate(this.activation, this.proj.forward(x));
+    return activation(this.activation)(this.proj.forward(x));
   }
 }
 
