@@ -1,8 +1,9 @@
 import type { Denoiser } from '../models/index.js';
 import { concat, split, type Tensor } from '../tensor/index.js';
 
-/** Pixels of one part: activations of about this many stay in a core's cache. */
-const PART_PIXELS = 4 * 28 * 28;
+/** Pixels of one part, measured for models of tokens and of images (docs/performance.md). */
+const TOKEN_PIXELS = 4 * 28 * 28;
+const IMAGE_PIXELS = 32 * 28 * 28;
 const MOST_PARTS = 8;
 
 /**
@@ -11,7 +12,8 @@ const MOST_PARTS = 8;
  */
 export function predict(model: Denoiser, x: Tensor, timestep: Tensor, classLabels?: Tensor): Tensor {
   const [n, , height, width] = x.shape;
-  const parts = divisorOf(n, Math.min(MOST_PARTS, Math.ceil((n * height * width) / PART_PIXELS)));
+  const pixels = 'patchSize' in model.config ? TOKEN_PIXELS : IMAGE_PIXELS;
+  const parts = divisorOf(n, Math.min(MOST_PARTS, Math.ceil((n * height * width) / pixels)));
   const [xs, timesteps] = [split(x, parts), split(timestep, parts)];
   const labels = classLabels && split(classLabels, parts);
   return concat(xs.map((part, i) => model.forward(part, timesteps[i], labels?.[i])));

@@ -18,3 +18,7 @@ const counts: Readonly<Record<string, Count>> = {
 export function flops(outputs: readonly Tensor[]): number {
   return reachable(outputs).reduce((sum, node) => sum + (counts[node.op.name]?.(node) ?? 0), 0);
 }
+
+/** How many numbers the graph of an output computes: what its memory grows with. */
+export const computedNumbers = (output: Tensor): number =>
+  reachable([output]).reduce((sum, x) => sum + (x.inputs.length > 0 ? x.size : 0), 0);

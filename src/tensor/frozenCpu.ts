@@ -33,7 +33,7 @@ export function forFrozenCpu(outputs: readonly Tensor[], block?: number): Tensor
 }
 
 /** Elements from which a group norm in blocks takes no longer than one of reordered images (docs/performance.md). */
-const LARGE_NORM = 2 ** 20;
+const LARGE_NORM = 2 ** 15;
 
 const kernelInBlocks = (w: Tensor, block: number): Tensor =>
   w instanceof Variable ? blockedWeight(w, block) : blockedKernel(w, block);

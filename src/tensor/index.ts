@@ -1,5 +1,5 @@
 export { type Compiled, type CompileOptions, compile, evaluate, type Hosted } from './compile.js';
-export { flops } from './flops.js';
+export { computedNumbers, flops } from './flops.js';
 export { checkpoint, gradients } from './gradients.js';
 export { type ConvOptions, conv2d, convTranspose2d } from './ops/conv.js';
 export { gelu, mish, quickGelu, relu, silu, softplus, stopGradient, where } from './ops/elementwise.js';

@@ -1,7 +1,15 @@
 import { type NdArray, ndarray, zeros } from '../array/index.js';
 import { dropLabels, inTraining, type Module } from '../nn/index.js';
 import type { Generator } from '../random/index.js';
-import { type CompileOptions, compile, gradients, sumOverParts, type Tensor, Variable } from '../tensor/index.js';
+import {
+  type CompileOptions,
+  compile,
+  computedNumbers,
+  gradients,
+  sumOverParts,
+  type Tensor,
+  Variable,
+} from '../tensor/index.js';
 import { emaUpdate } from './ema.js';
 import type { NoisyBatch, Objective } from './objective.js';
 import { clipGradients, type Optimizer } from './optimizer.js';
@@ -115,7 +123,7 @@ export function learningStep(options: LearningStepOptions): LearningStep<BatchOf
       const batch = learner.prepare(inputs);
       const names = Object.keys(batch);
       const whole = learner.whole || (options.compile?.device && options.compile.device !== 'cpu');
-      const parts = whole ? 1 : partsOf(Object.values(inputs)[0].shape);
+      const parts = whole ? 1 : partsOf(Object.values(inputs)[0].shape[0], learner.loss(batch));
       const [loss, ...sums] = sumOverParts(
         parts,
         names.map((name) => batch[name]),
@@ -163,12 +171,12 @@ export function learningStep(options: LearningStepOptions): LearningStep<BatchOf
 
 const scalar = (array: NdArray): number => Number(array.data[0]);
 
-/** Pixels whose activations stay near a core's cache, measured on the DiT (docs/performance.md). */
-const PART_PIXELS = 8 * 28 * 28;
+/** Numbers that the forward pass of one part computes: about 600 MB, if all were kept (docs/performance.md). */
+const PART_NUMBERS = 160e6;
 
-/** How many equal parts to cut a batch [N, C, H, W] into. */
-function partsOf([n, , height, width]: readonly number[]): number {
-  for (let parts = Math.min(n, Math.round((n * height * width) / PART_PIXELS)); parts > 1; parts--)
+/** How many equal parts to cut a batch of n into. */
+function partsOf(n: number, loss: Tensor): number {
+  for (let parts = Math.min(n, Math.ceil(computedNumbers(loss) / PART_NUMBERS)); parts > 1; parts--)
     if (n % parts === 0) return parts;
   return 1;
 }
