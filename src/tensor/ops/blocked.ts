@@ -85,6 +85,14 @@ export function blockedConv(
   return apply(blockedConvOp, [x, kernel, ...more], { ...attrs, bias: bias !== undefined, sum: sum !== undefined });
 }
 
+export const isBlockedConv = (x: Tensor): boolean => x.op.name === 'blockedConv';
+
+/** The same convolution with a blocked image added to its result; undefined for one that adds something already. */
+export function withSum(x: Tensor, sum: Tensor): Tensor | undefined {
+  const attrs = x.attrs as BlockedConvAttrs;
+  return isBlockedConv(x) && !attrs.sum ? apply(blockedConvOp, [...x.inputs, sum], { ...attrs, sum: true }) : undefined;
+}
+
 const channelMeansOp: Op<Nothing> = {
   name: 'channelMeans',
   infer: ([{ shape, dtype }]) => ({ shape: [shape[0], shape[1], 1, 1], dtype }),

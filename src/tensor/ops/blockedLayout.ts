@@ -14,6 +14,7 @@ import {
 } from './blocked.js';
 import { blockedConvolutions } from './blockedConv.js';
 import { blockedProducts, isUnblockedRows, unblockedRows } from './blockedLinear.js';
+import { sumsInConvolutions } from './blockedSums.js';
 import { type ScaleShiftAttrs, scaleShift } from './channels.js';
 import type { Pair } from './conv.js';
 import { type GroupNormAttrs, groupNormByChannels } from './normalize.js';
@@ -26,11 +27,12 @@ import { concat, slice } from './shape.js';
  */
 export function withBlockedLayout(outputs: readonly Tensor[], block: number, frozen?: FrozenWeights): Tensor[] {
   const layout = new BlockedLayout(block);
-  return rewrite(outputs, {
+  const rewritten = rewrite(outputs, {
     ...betweenConvolutions(layout, frozen?.leastNorm),
     ...blockedConvolutions(layout, frozen?.kernelInBlocks),
     ...(frozen ? {} : blockedProducts(layout)),
   });
+  return sumsInConvolutions(rewritten);
 }
 
 export interface FrozenWeights {
