@@ -21,6 +21,7 @@ export function blockedProducts(layout: BlockedLayout): Rules {
     return y;
   };
   const fills = (length: number) => length % block === 0;
+  const isWide = (columns: number) => fills(columns) && columns >= FEW_COLUMNS;
   const suits = (x: Tensor, w: Tensor) =>
     x.rank === 2 && w.rank === 2 && x.dtype === 'float32' && x.shape[0] >= MANY_ROWS && fills(x.shape[0]);
 
@@ -48,7 +49,7 @@ export function blockedProducts(layout: BlockedLayout): Rules {
     });
   };
   const product = (x: Tensor, w: Tensor, outFirst: boolean, bias?: Tensor): Tensor | undefined => {
-    if (!suits(x, w) || !w.shape.every((d) => fills(d) && d >= FEW_COLUMNS)) return undefined;
+    if (!suits(x, w) || !w.shape.every(isWide)) return undefined;
     const y = blockedConv(image(x), kernel(w, outFirst), { ...onePixel, bias });
     return unblockedRows(y, [x.shape[0], y.shape[1]]);
   };
@@ -59,18 +60,28 @@ export function blockedProducts(layout: BlockedLayout): Rules {
       return isUnblockedRows(x) && shape.at(-1) === x.shape.at(-1) ? unblockedRows(x.inputs[0], shape) : undefined;
     },
 
+    // Of heads: whole blocks are moved at once.
+    transpose([x], { perm }) {
+      const rows = x.op.name === 'reshape' && x.rank === 4 && String(perm) === '0,2,1,3' ? x.inputs[0] : undefined;
+      if (!rows || !isUnblockedRows(rows)) return undefined;
+      const [n, length, heads, width] = x.shape;
+      if (!fills(width) || rows.shape.at(-1) !== heads * width) return undefined;
+      const blocks = rows.inputs[0].reshape([heads, width / block, n, length, block]);
+      return blocks.transpose([2, 0, 3, 1, 4]).reshape([n, heads, length, width]);
+    },
+
     linear: ([x, w, bias]) => product(x, w, true, bias),
     matmul([a, b], attrs) {
       const { transA, transB, alpha } = attrs as { transA: boolean; transB: boolean; alpha: number };
       if (alpha !== 1 || a.rank !== 2 || b.rank !== 2) return undefined;
       const value = a.op.name === 'expand' ? scalarValue(a.inputs[0]) : undefined;
-      if (value !== undefined && a.shape[0] === 1 && !transB && isUnblockedRows(b))
-        return channelMeans(b.inputs[0])
+      // Of a gradient, which other products read in blocks.
+      if (value !== undefined && a.shape[0] === 1 && !transB && suits(b, b) && isWide(b.shape[1]))
+        return channelMeans(image(b))
           .mul(a.shape[1] * value)
           .reshape([1, b.shape[1]]);
       if (!transA) return product(a, b, transB);
-      if (transB || !suits(a, b) || ![a, b].every((x) => fills(x.shape[1]) && x.shape[1] >= FEW_COLUMNS))
-        return undefined;
+      if (transB || !suits(a, b) || ![a, b].every((x) => isWide(x.shape[1]))) return undefined;
       // The one that is blocked already is a kernel as it lies; of two, the wider.
       const kernelOf = (x: Tensor) => image(x).reshape([x.shape[1], x.shape[0], 1, 1]);
       const [left, right] = [a, b].map((x) => (isUnblockedRows(x) || images.has(x) ? x.shape[1] : 0));

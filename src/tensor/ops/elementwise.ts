@@ -94,8 +94,10 @@ const sigmoidLinear: Op<{ alpha: number }> = {
   // y = x s; dy/dx = s (1 + alpha (x - y))
   gradient: ({ inputs: [x], output: y, attrs: { alpha } }) => [
     (g) => {
+      // First, so that what comes after it may overwrite x.
+      const s = sigmoid(x.mul(alpha));
       const rest = alpha === 1 ? affine(y, -1, 1, x) : affine(x.sub(y), alpha, 1);
-      return sigmoid(x.mul(alpha)).mul(rest).mul(g);
+      return rest.mul(s).mul(g);
     },
   ],
   elementwise: true,
