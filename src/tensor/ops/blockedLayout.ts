@@ -13,11 +13,12 @@ import {
   unblocked,
 } from './blocked.js';
 import { blockedConvolutions } from './blockedConv.js';
-import { blockedProducts, isUnblockedRows, unblockedRows } from './blockedLinear.js';
+import { blockedProducts, isUnblockedRows, movedRows, unblockedRows } from './blockedLinear.js';
 import { sumsInConvolutions } from './blockedSums.js';
 import { type ScaleShiftAttrs, scaleShift } from './channels.js';
 import type { Pair } from './conv.js';
 import { type GroupNormAttrs, groupNormByChannels } from './normalize.js';
+import { rowMoves } from './rowMoves.js';
 import { concat, slice } from './shape.js';
 
 /**
@@ -32,7 +33,8 @@ export function withBlockedLayout(outputs: readonly Tensor[], block: number, fro
     ...blockedConvolutions(layout, frozen?.kernelInBlocks),
     ...(frozen ? {} : blockedProducts(layout)),
   });
-  return sumsInConvolutions(rewritten);
+  const summed = sumsInConvolutions(rewritten);
+  return frozen ? summed : rewrite(summed, { unblockedRows: movedRows, transpose: rowMoves() });
 }
 
 export interface FrozenWeights {
@@ -66,7 +68,7 @@ function betweenConvolutions(layout: BlockedLayout, leastNorm?: number): Rules {
       return alike(x) && x.op.name !== 'expand' ? layout.blocked(x) : [];
     });
     if (operands.length < inputs.length) return undefined;
-    return { operands, plain: (y: Tensor) => (rows ? unblockedRows(y, shape) : unblocked(y)) };
+    return { operands, plain: (y: Tensor) => (rows ? unblockedRows(y, shape, block) : unblocked(y)) };
   };
 
   /** An image and one value for every channel, or for every channel of every sample. */

@@ -1,4 +1,4 @@
-import { ndarray, type Shape } from '../../array/index.js';
+import type { Shape } from '../../array/index.js';
 import { BLOCKED_DOMAIN } from '../../runtime/index.js';
 import { apply, type Op } from '../op.js';
 import type { Rules } from '../rewrite.js';
@@ -51,13 +51,15 @@ export function blockedProducts(layout: BlockedLayout): Rules {
   const product = (x: Tensor, w: Tensor, outFirst: boolean, bias?: Tensor): Tensor | undefined => {
     if (!suits(x, w) || !w.shape.every(isWide)) return undefined;
     const y = blockedConv(image(x), kernel(w, outFirst), { ...onePixel, bias });
-    return unblockedRows(y, [x.shape[0], y.shape[1]]);
+    return unblockedRows(y, [x.shape[0], y.shape[1]], block);
   };
 
   return {
     reshape([x], attrs) {
       const shape = attrs.shape as readonly number[];
-      return isUnblockedRows(x) && shape.at(-1) === x.shape.at(-1) ? unblockedRows(x.inputs[0], shape) : undefined;
+      return isUnblockedRows(x) && shape.at(-1) === x.shape.at(-1)
+        ? unblockedRows(x.inputs[0], shape, block)
+        : undefined;
     },
 
     // Of heads: whole blocks are moved at once.
@@ -121,15 +123,25 @@ const blockedRowsOp: Op<Record<string, never>> = {
   emit: (e, { inputs: [x] }) =>
     e.node('ReorderInput', [e.name(x)], { channels_last: { i: 1 } }, { domain: BLOCKED_DOMAIN }),
 };
-const unblockedRowsOp: Op<{ shape: Shape }> = {
+const unblockedRowsOp: Op<{ shape: Shape; block: number }> = {
   name: 'unblockedRows',
   infer: ([{ dtype }], { shape }) => ({ shape, dtype }),
-  emit(e, { inputs: [x], shape }) {
-    const attributes = { channels: { i: x.shape[1] }, channels_last: { i: 1 } };
-    const [last] = e.node('ReorderOutput', [e.name(x)], attributes, { domain: BLOCKED_DOMAIN });
-    return e.node('Reshape', [last, e.constant(ndarray(shape, [shape.length], 'int64'))]);
+  emit(e, { inputs: [x] }, attrs) {
+    const rows = movedRows([x], attrs);
+    e.compute([rows]);
+    return [e.name(rows)];
   },
 };
+/** The same in terms of a transposition. */
+export const movedRows = ([x]: readonly Tensor[], attrs: Readonly<Record<string, unknown>>): Tensor => {
+  const { shape, block } = attrs as { shape: Shape; block: number };
+  const [, columns, height, width] = x.shape;
+  return x
+    .reshape([columns / block, height * width, block])
+    .transpose([1, 0, 2])
+    .reshape(shape);
+};
 /** A blocked image as rows of its channels, in a shape that ends with them. */
-export const unblockedRows = (x: Tensor, shape: Shape): Tensor => apply(unblockedRowsOp, [x], { shape });
+export const unblockedRows = (x: Tensor, shape: Shape, block: number): Tensor =>
+  apply(unblockedRowsOp, [x], { shape, block });
 export const isUnblockedRows = (x: Tensor): boolean => x.op.name === 'unblockedRows';
