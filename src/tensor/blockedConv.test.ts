@@ -61,6 +61,7 @@ it.each<[string, (x: Tensor, w: Tensor, c: Tensor) => Tensor]>([
   ['a value for every channel and sample', (x, w) => same(x, w).add(x.mean([2, 3], true))],
   ['a value for every position', (x, w) => same(x, w).mul(x.sum(1, true))],
   ['group norm', (x, w, c) => silu(groupNorm(same(x, w).add(3), 4, c, c))],
+  ['group norm after an offset', (x, w, c) => groupNorm(same(x, w).add(x.mean([2, 3], true)), 4, c, c)],
   ['group norm of many groups', (x, w, c) => groupNorm(same(x, w), 16, c, c).mul(x)],
   ['joined channels', (x, w) => concat([same(x, w), x], 1).slice(1, 8, 24)],
   ['whole blocks of channels', (x, w) => split(concat([same(x, w), x], 1), 2, 1)[0]],

@@ -34,7 +34,7 @@ export function withBlockedLayout(outputs: readonly Tensor[], block: number, fro
     ...(frozen ? {} : blockedProducts(layout)),
   });
   const summed = sumsInConvolutions(rewritten);
-  return frozen ? summed : rewrite(summed, { unblockedRows: movedRows, transpose: rowMoves() });
+  return rewrite(summed, { unblockedRows: movedRows, transpose: rowMoves() });
 }
 
 export interface FrozenWeights {
@@ -48,6 +48,8 @@ export interface FrozenWeights {
 function betweenConvolutions(layout: BlockedLayout, leastNorm?: number): Rules {
   const { block } = layout;
   const norms = new Map<Tensor, readonly Tensor[]>();
+  /** Images plus a value for every channel, as the two: norms take them so. */
+  const offsets = new Map<Tensor, readonly [image: Tensor, offset: Tensor]>();
   /** Samples as further channels: then every channel of every sample can have a kernel of its own. */
   const flat = (blocked: Tensor): Tensor => {
     const [n, c, height, width] = blocked.shape;
@@ -114,7 +116,9 @@ function betweenConvolutions(layout: BlockedLayout, leastNorm?: number): Rules {
       const count = x.shape[0] * x.shape[1];
       const bias = shift ? summands[0].reshape([count]) : undefined;
       const sum = addend ? flat(layout.blocked(summands[summands.length - 1])) : undefined;
-      return unblocked(channelwise(x.inputs[0], scale.reshape([count, 1, 1, 1]), { bias, sum }).reshape(x.shape));
+      const y = unblocked(channelwise(x.inputs[0], scale.reshape([count, 1, 1, 1]), { bias, sum }).reshape(x.shape));
+      if (shift && !addend && scale.inputs[0] === layout.filled(count, 1)) offsets.set(y, [x, summands[0]]);
+      return y;
     },
 
     // The one image is a kernel as large as the other.
@@ -135,7 +139,9 @@ function betweenConvolutions(layout: BlockedLayout, leastNorm?: number): Rules {
 
     groupNorm(inputs, attrs, original) {
       if (!isUnblocked(inputs[0]) || inputs[0].size < (leastNorm ?? 0)) return undefined;
-      const results = groupNormByChannels(inputs, attrs as GroupNormAttrs, leastNorm !== undefined);
+      const [x, ...offset] = offsets.get(inputs[0]) ?? [inputs[0]];
+      const operands = [x, ...inputs.slice(1), ...offset];
+      const results = groupNormByChannels(operands, attrs as GroupNormAttrs, leastNorm !== undefined);
       norms.set(original, results);
       return results[0];
     },

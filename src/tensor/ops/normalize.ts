@@ -171,14 +171,16 @@ const throughGroups = (g: Tensor, y: Tensor, inverse: Tensor, groups: number): T
 
 /**
  * The same in terms of sums over positions: three passes over x, none of which mixes channels.
+ * @param inputs x, weight, bias, and an offset [N, C, 1, ...] for what is normalised to be x + offset.
  * @param inPlace scales x, not what was centred for its variance, which then need not stay; a rounding more.
  */
 export function groupNormByChannels(
-  [x, weight, bias]: readonly Tensor[],
+  [x, weight, bias, offset]: readonly Tensor[],
   { groups, eps }: GroupNormAttrs,
   inPlace: boolean,
 ): Tensor[] {
-  const shift = groupAverage(x.mean(positionsOf(x), true), groups, -1);
+  const plusOffset = (y: Tensor) => (offset ? y.add(offset) : y);
+  const shift = plusOffset(groupAverage(plusOffset(x.mean(positionsOf(x), true)), groups, -1));
   const centred = x.add(shift);
   const squares = channelProducts(centred, centred);
   const inverse = groupAverage(squares, groups, squares.size / x.size)
