@@ -2,9 +2,11 @@ import type { Shape } from '../../array/index.js';
 import { BLOCKED_DOMAIN } from '../../runtime/index.js';
 import { apply, type Op } from '../op.js';
 import type { Rules } from '../rewrite.js';
+import { range } from '../shape.js';
 import type { Tensor } from '../tensor.js';
 import { type BlockedLayout, blockedConv, channelMeans, unblocked } from './blocked.js';
 import { scalarValue } from './leaves.js';
+import { concat } from './shape.js';
 
 /**
  * Products of many rows with a weight, and the gradients of that weight, as blocked convolutions of one pixel: rows are
@@ -22,15 +24,17 @@ export function blockedProducts(layout: BlockedLayout): Rules {
   };
   const fills = (length: number) => length % block === 0;
   const isWide = (columns: number) => fills(columns) && columns >= FEW_COLUMNS;
+  // The engine reorders channels, and rows become channels here, in fours.
   const suits = (x: Tensor, w: Tensor) =>
-    x.rank === 2 && w.rank === 2 && x.dtype === 'float32' && x.shape[0] >= MANY_ROWS && fills(x.shape[0]);
+    x.rank === 2 && w.rank === 2 && x.dtype === 'float32' && x.shape[0] >= MANY_ROWS && x.shape[0] % 4 === 0;
 
   /** Columns as channels. */
   const image = (x: Tensor): Tensor => {
     if (isUnblockedRows(x)) return x.inputs[0];
     return once(images, x, () => {
       const [rows, columns] = x.shape;
-      return apply(blockedRowsOp, [x.reshape([1, rows / block, block, columns])], {});
+      const width = range(block, 1).findLast((d) => rows % d === 0)!;
+      return apply(blockedRowsOp, [x.reshape([1, rows / width, width, columns])], {});
     });
   };
   /** Rows as channels. */
@@ -84,8 +88,15 @@ export function blockedProducts(layout: BlockedLayout): Rules {
           .reshape([1, b.shape[1]]);
       if (!transA) return product(a, b, transB);
       if (transB || !suits(a, b) || ![a, b].every((x) => isWide(x.shape[1]))) return undefined;
-      // The one that is blocked already is a kernel as it lies; of two, the wider.
-      const kernelOf = (x: Tensor) => image(x).reshape([x.shape[1], x.shape[0], 1, 1]);
+      // The one that is blocked already is a kernel as it lies, but for rows that fill the last block; of two, the wider.
+      const [rows, missing] = [a.shape[0], (block - (a.shape[0] % block)) % block];
+      const kernelOf = (x: Tensor) => {
+        const columns = x.shape[1];
+        if (missing === 0) return image(x).reshape([columns, rows, 1, 1]);
+        const zeros = layout.filled(columns * missing, 0).reshape([columns / block, missing, block]);
+        const filled = concat([image(x).reshape([columns / block, rows, block]), zeros], 1);
+        return filled.reshape([columns, rows + missing, 1, 1]);
+      };
       const [left, right] = [a, b].map((x) => (isUnblockedRows(x) || images.has(x) ? x.shape[1] : 0));
       const y =
         left >= right
