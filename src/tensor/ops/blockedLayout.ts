@@ -34,7 +34,8 @@ export function withBlockedLayout(outputs: readonly Tensor[], block: number, fro
     ...(frozen ? {} : blockedProducts(layout)),
   });
   const summed = sumsInConvolutions(rewritten);
-  return rewrite(summed, { unblockedRows: movedRows, transpose: rowMoves() });
+  // The engine's own optimiser knows transpositions, and with frozen weights it runs.
+  return frozen ? summed : rewrite(summed, { unblockedRows: movedRows, transpose: rowMoves() });
 }
 
 export interface FrozenWeights {
