@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { zeros } from '../array/index.js';
-import { conv2d, convTranspose2d, flops, gradients, linear, matmul, variable } from './index.js';
+import { computedNumbers, conv2d, convTranspose2d, flops, gradients, linear, matmul, variable } from './index.js';
 
 const leaf = (...shape: number[]) => variable(zeros(shape));
 
@@ -21,4 +21,11 @@ test('shared nodes count once, and a step is three times its forward pass', () =
   const y = linear(linear(x, w1), w2);
   expect(flops([y, y.add(1)])).toBe(flops([y]));
   expect(flops(gradients(y.square().sum(), [x, w1, w2]))).toBe(3 * flops([y]));
+});
+
+test('what a graph computes is counted without what it reads', () => {
+  const [x, w] = [leaf(5, 3), leaf(7, 3)];
+  const y = linear(x, w);
+  expect(computedNumbers(y)).toBe(5 * 7);
+  expect(computedNumbers(y.add(y.mul(2)).sum())).toBe(3 * 5 * 7 + 1);
 });

@@ -174,9 +174,9 @@ const scalar = (array: NdArray): number => Number(array.data[0]);
 /** Numbers that the forward pass of one part computes: about 600 MB, if all were kept (docs/performance.md). */
 const PART_NUMBERS = 160e6;
 
-/** How many equal parts to cut a batch of n into. */
-function partsOf(n: number, loss: Tensor): number {
-  for (let parts = Math.min(n, Math.ceil(computedNumbers(loss) / PART_NUMBERS)); parts > 1; parts--)
+/** How many equal parts to cut a batch of n into: of those that divide it, the most that its graph asks for. */
+export function partsOf(n: number, loss: Tensor, most = PART_NUMBERS): number {
+  for (let parts = Math.min(n, Math.ceil(computedNumbers(loss) / most)); parts > 1; parts--)
     if (n % parts === 0) return parts;
   return 1;
 }
