@@ -85,6 +85,16 @@ export function blockedConv(
   return apply(blockedConvOp, [x, kernel, ...more], { ...attrs, bias: bias !== undefined, sum: sum !== undefined });
 }
 
+/** Of a convolution that takes every pixel by itself, or the whole image as one. */
+export const everyPixel = {
+  stride: [1, 1],
+  pads: [
+    [0, 0],
+    [0, 0],
+  ],
+  dilation: [1, 1],
+} as const;
+
 export const isBlockedConv = (x: Tensor): boolean => x.op.name === 'blockedConv';
 
 /** The same convolution with a blocked image added to its result; undefined for one that adds something already. */

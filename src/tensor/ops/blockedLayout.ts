@@ -9,6 +9,7 @@ import {
   blockedConv,
   blockedRepeat,
   channelMeans,
+  everyPixel,
   isUnblocked,
   unblocked,
 } from './blocked.js';
@@ -169,13 +170,3 @@ function betweenConvolutions(layout: BlockedLayout, leastNorm?: number): Rules {
       isUnblocked(x) ? unblocked(blockedAverage(x.inputs[0], kernel as Pair)) : undefined,
   };
 }
-
-/** A convolution that takes every pixel by itself, or the whole image as one. */
-const everyPixel = {
-  stride: [1, 1],
-  pads: [
-    [0, 0],
-    [0, 0],
-  ],
-  dilation: [1, 1],
-} as const;

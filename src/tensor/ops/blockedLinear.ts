@@ -4,7 +4,7 @@ import { apply, type Op } from '../op.js';
 import type { Rules } from '../rewrite.js';
 import { range } from '../shape.js';
 import type { Tensor } from '../tensor.js';
-import { type BlockedLayout, blockedConv, channelMeans, unblocked } from './blocked.js';
+import { type BlockedLayout, blockedConv, channelMeans, everyPixel, unblocked } from './blocked.js';
 import { scalarValue } from './leaves.js';
 import { concat } from './shape.js';
 
@@ -112,15 +112,7 @@ export function blockedProducts(layout: BlockedLayout): Rules {
 const MANY_ROWS = 128;
 const FEW_COLUMNS = 64;
 
-const onePixel = {
-  stride: [1, 1],
-  pads: [
-    [0, 0],
-    [0, 0],
-  ],
-  dilation: [1, 1],
-  groups: 1,
-} as const;
+const onePixel = { ...everyPixel, groups: 1 };
 
 /** [1, height, width, C] as a blocked image. */
 const blockedRowsOp: Op<Record<string, never>> = {

@@ -1,7 +1,7 @@
 import { ndarray } from '../../array/index.js';
 import type { Rule } from '../rewrite.js';
 import type { Tensor } from '../tensor.js';
-import { type BlockedLayout, blockedConv, isUnblocked, unblocked } from './blocked.js';
+import { type BlockedLayout, blockedConv, everyPixel, isUnblocked, unblocked } from './blocked.js';
 import type { Pair, WeightGradientAttrs } from './conv.js';
 import { gather } from './indexing.js';
 import { constant } from './leaves.js';
@@ -56,7 +56,7 @@ export function blockedWeightGradient(layout: BlockedLayout): Rule {
 
     const sums = blockedConv(layout.blocked(image), filter, {
       stride: [dilation[0], 1],
-      pads: noPads,
+      pads: everyPixel.pads,
       dilation: [stride[0], stride[1] * deep],
       groups,
     });
@@ -97,7 +97,3 @@ const CACHE_BYTES = 2 ** 20;
 const FILTER_BYTES = 4 * Float32Array.BYTES_PER_ELEMENT;
 
 const gcd = (a: number, b: number): number => (b === 0 ? a : gcd(b, a % b));
-const noPads: readonly [Pair, Pair] = [
-  [0, 0],
-  [0, 0],
-];
