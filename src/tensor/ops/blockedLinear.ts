@@ -10,7 +10,7 @@ import { concat } from './shape.js';
 
 /**
  * Products of many rows with a weight, and the gradients of that weight, as blocked convolutions of one pixel: rows are
- * positions of an image and columns its channels. They take 0.75 of the engine's products (docs/performance.md).
+ * positions of an image and columns its channels. They take 0.8 of the engine's products (docs/performance.md).
  */
 export function blockedProducts(layout: BlockedLayout): Rules {
   const { block } = layout;

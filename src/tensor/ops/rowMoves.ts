@@ -5,7 +5,7 @@ import type { Tensor } from '../tensor.js';
 import { gather } from './indexing.js';
 import { constant } from './leaves.js';
 
-/** Transpositions of whole rows by Gather, which uses all threads: half the time of Transpose, which uses one. */
+/** Transpositions of whole rows by Gather: two thirds of Transpose's time within a training step (docs/performance.md). */
 export function rowMoves(): Rule {
   const orders = new Map<string, Tensor>();
   return ([x], attrs, { shape, dtype }) => {
