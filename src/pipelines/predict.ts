@@ -2,7 +2,7 @@ import type { Denoiser } from '../models/index.js';
 import { concat, split, type Tensor } from '../tensor/index.js';
 
 /** Pixels of one part, measured for models of tokens and of images (docs/performance.md). */
-const TOKEN_PIXELS = 4 * 28 * 28;
+const TOKEN_PIXELS = 8 * 28 * 28;
 const IMAGE_PIXELS = 32 * 28 * 28;
 const MOST_PARTS = 8;
 

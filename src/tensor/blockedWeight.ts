@@ -30,7 +30,7 @@ function inBlocks(
   block: number,
   change: (rows: Float32Array) => Float32Array,
 ): PreparedWeight {
-  const [o, c, kh, kw] = shape;
+  const [o, c, kh = 1, kw = 1] = shape;
   const width = c * kh * kw;
   const blocks = aligned(o * width);
   eachBand(w, block, (band, first) => putBlocks(change(band), blocks.subarray(first * width), width, kh * kw, block));

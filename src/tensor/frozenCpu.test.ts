@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { ndarray } from '../array/index.js';
 import { Generator } from '../random/index.js';
 import { forFrozenCpu } from './frozenCpu.js';
 import { reachable } from './graph.js';
@@ -6,8 +7,10 @@ import {
   compile,
   conv2d,
   gradients,
+  linear,
   resizeNearest,
   scaledDotProductAttention,
+  silu,
   type Tensor,
   variable,
 } from './index.js';
@@ -56,6 +59,37 @@ describe('a convolution of few pixels with many weights', () => {
 
   const ops = (f: (x: Tensor) => Tensor, shape: readonly number[]): string[] =>
     reachable(forFrozenCpu([f(variable(rng.randn(shape)))])).map(({ op }) => op.name);
+});
+
+describe('products of many rows', () => {
+  const [w, v] = [variable(rng.randn([256, 128])), variable(rng.randn([128, 256]))];
+  const bias = variable(rng.randn([256]));
+  const f = (x: Tensor) => linear(silu(linear(x.mul(0.1), w, bias)).mul(0.1), v);
+
+  it('are convolutions of one pixel, from weights laid out on the host', async () => {
+    const x = rng.randn([161, 128]);
+    const run = compile(f, { freeze: true });
+    // A number of rows that blocks do not take, and one that they do.
+    const plain = await run(x);
+    const blocked = await run(ndarray(x.data.slice(0, 160 * 128), [160, 128]));
+    expect(blocked.shape).toEqual([160, 128]);
+    expect(farthest(blocked.data as Float32Array, (plain.data as Float32Array).slice(0, 160 * 128))).toBeLessThan(1e-4);
+    const ops = operations([160, 128]);
+    expect(ops.filter((name) => name === 'blockedConv')).toHaveLength(2);
+    expect(ops).not.toContain('linear');
+    await run.release();
+  });
+
+  it('stay products where rows, columns or weights do not suit', () => {
+    expect(operations([161, 128])).not.toContain('blockedConv');
+    const narrow = variable(rng.randn([128, 96]));
+    expect(operations([160, 96], (x) => linear(x, narrow))).toContain('linear');
+    const large = variable(rng.randn([640, 512]));
+    expect(operations([160, 512], (x) => linear(x, large))).toContain('linear');
+  });
+
+  const operations = (shape: readonly number[], of = f): string[] =>
+    reachable(forFrozenCpu([of(variable(rng.randn(shape)))], 16)).map(({ op }) => op.name);
 });
 
 describe('a convolution of doubled pixels', () => {

@@ -29,11 +29,16 @@ export function forFrozenCpu(outputs: readonly Tensor[], block?: number): Tensor
   const conv2d: Rule = (inputs, attrs, original) =>
     product(inputs, attrs as ConvAttrs) ?? upsampled(inputs, attrs, original);
   const rewritten = rewrite(outputs, { attend, conv2d });
-  return block ? withBlockedLayout(rewritten, block, { kernelInBlocks, leastNorm: LARGE_NORM }) : rewritten;
+  return block
+    ? withBlockedLayout(rewritten, block, { kernelInBlocks, isWorthBlocks, leastNorm: LARGE_NORM })
+    : rewritten;
 }
 
 /** Elements from which a group norm in blocks takes no longer than one of reordered images (docs/performance.md). */
 const LARGE_NORM = 2 ** 15;
+
+/** Larger weights would no longer stay in their file, and few columns are those of narrow heads, which cost moving. */
+const isWorthBlocks = (w: Tensor): boolean => w.size <= 2 ** 18 && Math.min(...w.shape) >= 128;
 
 const kernelInBlocks = (w: Tensor, block: number): Tensor =>
   w instanceof Variable ? blockedWeight(w, block) : blockedKernel(w, block);

@@ -50,7 +50,7 @@ export function blockedKernel(w: Tensor, block: number): Tensor {
       .transpose([0, 2, 1])
       .reshape(w.shape);
   const turned = w.op.name === 'turnedKernel';
-  const [o, c, kh, kw] = (turned ? w.inputs[0] : w).shape;
+  const [o, c, kh = 1, kw = 1] = (turned ? w.inputs[0] : w).shape;
   const inputsFirst = (turned ? w.inputs[0] : w).reshape([o, c * kh * kw]).transpose();
   if (!turned) {
     const blocks = inputsFirst.reshape([c / block, block, kh * kw, o / block, block]);

@@ -32,16 +32,17 @@ export function withBlockedLayout(outputs: readonly Tensor[], block: number, fro
   const rewritten = rewrite(outputs, {
     ...betweenConvolutions(layout, frozen?.leastNorm),
     ...blockedConvolutions(layout, frozen?.kernelInBlocks),
-    ...(frozen ? {} : blockedProducts(layout)),
+    ...blockedProducts(layout, frozen?.kernelInBlocks, frozen?.isWorthBlocks),
   });
   const summed = sumsInConvolutions(rewritten);
-  // The engine's own optimiser knows transpositions, and with frozen weights it runs.
-  return frozen ? summed : rewrite(summed, { unblockedRows: movedRows, transpose: rowMoves() });
+  return rewrite(summed, { unblockedRows: movedRows, transpose: rowMoves() });
 }
 
 export interface FrozenWeights {
-  /** A kernel as convolutions read it. */
+  /** A kernel, or a matrix [out, in], as convolutions read it. */
   kernelInBlocks(w: Tensor, block: number): Tensor;
+  /** Does the product with a matrix gain from blocks? */
+  isWorthBlocks(w: Tensor): boolean;
   /** Elements of an image from which its group norm is computed in blocks: that takes less memory, but more nodes. */
   readonly leastNorm: number;
 }

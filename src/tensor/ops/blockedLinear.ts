@@ -5,14 +5,21 @@ import type { Rules } from '../rewrite.js';
 import { range } from '../shape.js';
 import type { Tensor } from '../tensor.js';
 import { type BlockedLayout, blockedConv, channelMeans, everyPixel, unblocked } from './blocked.js';
+import { blockedKernel } from './blockedConv.js';
 import { scalarValue } from './leaves.js';
 import { concat } from './shape.js';
 
 /**
  * Products of many rows with a weight, and the gradients of that weight, as blocked convolutions of one pixel: rows are
  * positions of an image and columns its channels. They take 0.8 of the engine's products (docs/performance.md).
+ * @param inBlocks a weight [out, in] as convolutions read it.
+ * @param isWorth whether a weight gains by it; default: all do.
  */
-export function blockedProducts(layout: BlockedLayout): Rules {
+export function blockedProducts(
+  layout: BlockedLayout,
+  inBlocks: (w: Tensor, block: number) => Tensor = blockedKernel,
+  isWorth: (w: Tensor) => boolean = () => true,
+): Rules {
   const { block } = layout;
   const images = new Map<Tensor, Tensor>();
   const transposes = new Map<Tensor, Tensor>();
@@ -46,14 +53,13 @@ export function blockedProducts(layout: BlockedLayout): Rules {
     kernels.set(w, known);
     return once(known, outFirst, () => {
       const [rows, columns] = w.shape;
+      if (outFirst) return inBlocks(w, block).reshape([rows, columns, 1, 1]);
       const blocks = w.reshape([rows / block, block, columns / block, block]);
-      return outFirst
-        ? blocks.transpose([0, 2, 3, 1]).reshape([rows, columns, 1, 1])
-        : blocks.transpose([2, 0, 1, 3]).reshape([columns, rows, 1, 1]);
+      return blocks.transpose([2, 0, 1, 3]).reshape([columns, rows, 1, 1]);
     });
   };
   const product = (x: Tensor, w: Tensor, outFirst: boolean, bias?: Tensor): Tensor | undefined => {
-    if (!suits(x, w) || !w.shape.every(isWide)) return undefined;
+    if (!suits(x, w) || !w.shape.every(isWide) || !isWorth(w)) return undefined;
     const y = blockedConv(image(x), kernel(w, outFirst), { ...onePixel, bias });
     return unblockedRows(y, [x.shape[0], y.shape[1]], block);
   };
