@@ -2,12 +2,14 @@ import { expect, it } from 'vitest';
 import type { NdArray } from '../array/index.js';
 import { Generator } from '../random/index.js';
 import { convBlock } from '../runtime/index.js';
+import { reachable } from './graph.js';
 import {
   avgPool2d,
   type ConvOptions,
   compile,
   concat,
   conv2d,
+  convTranspose2d,
   gelu,
   gradients,
   groupNorm,
@@ -21,6 +23,7 @@ import {
   toOnnx,
   variable,
 } from './index.js';
+import { withBlockedLayout } from './ops/blockedLayout.js';
 
 const rng = new Generator(0);
 
@@ -46,6 +49,23 @@ it.each<[string, number[], number[], ConvOptions]>([
   await expectSame((...xs) => [conv2d(xs[0], xs[1], xs[2], options)], inputs);
 });
 
+it.each<[string, number[], number[], { stride: number; padding?: number; outputPadding?: number }, boolean]>([
+  ['3x3', [2, 16, 5, 4], [16, 32, 3, 3], { stride: 2, padding: 1, outputPadding: 1 }, true],
+  ['4x4', [2, 32, 5, 4], [32, 16, 4, 4], { stride: 2, padding: 1 }, true],
+  ['2x2', [1, 16, 3, 4], [16, 16, 2, 2], { stride: 2 }, true],
+  ['not doubled', [1, 16, 3, 4], [16, 16, 3, 3], { stride: 2, padding: 1 }, false],
+  ['steps of three', [1, 16, 3, 4], [16, 16, 3, 3], { stride: 3 }, false],
+  ['channels that fill no block', [1, 16, 3, 4], [16, 8, 4, 4], { stride: 2, padding: 1 }, false],
+])('blocked transposed convolutions give what plain ones do: %s', async (_, xShape, wShape, options, inBlocks) => {
+  const f = (x: Tensor, w: Tensor) => convTranspose2d(x, w, options);
+  const inputs = [rng.randn(xShape), rng.randn(wShape)];
+  const names = reachable(withBlockedLayout([f(variable(inputs[0]), variable(inputs[1]))], 16)).map(
+    ({ op }) => op.name,
+  );
+  expect(names.filter((name) => name === 'blockedConv')).toHaveLength(inBlocks ? 4 : 0);
+  await expectSame((x, w) => [f(x, w)], inputs);
+});
+
 const same = (x: Tensor, w: Tensor) => conv2d(x, w, undefined, { padding: 1 });
 it.each<[string, (x: Tensor, w: Tensor, c: Tensor) => Tensor]>([
   ['activations and sums', (x, w) => silu(same(x, w)).add(x).mul(0.5).sub(same(x, w).square())],
@@ -66,6 +86,10 @@ it.each<[string, (x: Tensor, w: Tensor, c: Tensor) => Tensor]>([
   ['joined channels', (x, w) => concat([same(x, w), x], 1).slice(1, 8, 24)],
   ['whole blocks of channels', (x, w) => split(concat([same(x, w), x], 1), 2, 1)[0]],
   ['doubled and halved images', (x, w) => avgPool2d(same(resizeNearest(same(x, w), [12, 10]), w))],
+  [
+    'a doubled image between others',
+    (x, w, c) => silu(conv2d(resizeNearest(same(x, w), [12, 10]), w, c, { padding: 1 })),
+  ],
   ['kernels of one pixel', (x, w) => conv2d(same(x, w), w.slice(2, 0, 1).slice(3, 0, 1))],
   ['few channels before and after', (x, w) => same(same(x.slice(1, 0, 1), w.slice(1, 0, 1)), w.slice(0, 0, 1))],
   [

@@ -1,6 +1,16 @@
 import { expect, test } from 'vitest';
 import { zeros } from '../array/index.js';
-import { computedNumbers, conv2d, convTranspose2d, flops, gradients, linear, matmul, variable } from './index.js';
+import {
+  computedNumbers,
+  conv2d,
+  convTranspose2d,
+  flops,
+  gradients,
+  linear,
+  matmul,
+  resizeNearest,
+  variable,
+} from './index.js';
 
 const leaf = (...shape: number[]) => variable(zeros(shape));
 
@@ -13,6 +23,8 @@ test('a matrix product is 2 M N K, however it is transposed and batched', () => 
 test('a convolution costs its kernel at every output', () => {
   const [x, w] = [leaf(2, 4, 8, 8), leaf(6, 2, 3, 3)];
   expect(flops([conv2d(x, w, undefined, { groups: 2, stride: 2, padding: 1 })])).toBe(2 * (2 * 6 * 4 * 4) * (2 * 9));
+  const doubled = resizeNearest(leaf(2, 4, 4, 4), [8, 8]);
+  expect(flops([conv2d(doubled, leaf(6, 4, 3, 3), undefined, { padding: 1 })])).toBe(2 * (2 * 6 * 8 * 8) * (4 * 4));
   expect(flops([convTranspose2d(leaf(2, 4, 8, 8), leaf(4, 6, 3, 3), { stride: 2 })])).toBe(2 * (2 * 4 * 64) * (6 * 9));
 });
 

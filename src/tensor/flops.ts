@@ -10,6 +10,8 @@ const counts: Readonly<Record<string, Count>> = {
   attend: ({ size, inputs: [scores] }) => 2 * size * scores.shape.at(-1)!,
   linear: ({ size, inputs: [x] }) => 2 * size * x.shape[1],
   conv2d: ({ size, inputs: [, weight] }) => 2 * size * (weight.size / weight.shape[0]),
+  // Four of nine taps see different pixels.
+  upsampledConv2d: ({ size, inputs: [x] }) => 2 * size * x.shape[1] * 4,
   conv2dWeight: ({ size, shape: [o], inputs: [, g] }) => 2 * g.size * (size / o),
   convTranspose2d: ({ inputs: [x, weight] }) => 2 * x.size * (weight.size / weight.shape[0]),
 };

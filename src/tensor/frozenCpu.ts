@@ -25,10 +25,8 @@ export function forFrozenCpu(outputs: readonly Tensor[], block?: number): Tensor
       .map(({ inputs }) => inputs[0]),
   );
   const attend: Rule = (inputs, _, original) => (differentiated.has(original) ? undefined : attention(inputs));
-  const upsampled = block ? upsampledConvolution(block) : () => undefined;
-  const conv2d: Rule = (inputs, attrs, original) =>
-    product(inputs, attrs as ConvAttrs) ?? upsampled(inputs, attrs, original);
-  const rewritten = rewrite(outputs, { attend, conv2d });
+  const conv2d: Rule = (inputs, attrs) => product(inputs, attrs as ConvAttrs);
+  const rewritten = rewrite(outputs, { attend, conv2d, upsampledConv2d: upsampledConvolution(block) });
   return block
     ? withBlockedLayout(rewritten, block, { kernelInBlocks, isWorthBlocks, leastNorm: LARGE_NORM })
     : rewritten;

@@ -200,6 +200,14 @@ const cases: Record<string, [(...xs: Tensor[]) => Tensor, NdArray<'float32'>[], 
     (x, w) => conv2d(x, w, undefined, { padding: 1 }),
     [image, values([3, 4, 1, 1], 4)],
   ],
+  'conv2d of doubled pixels': [
+    (x, w, c) => conv2d(resizeNearest(x, [8, 8]), w, c, { padding: 1 }),
+    [image, values([3, 4, 3, 3], 4), values([3], 5)],
+  ],
+  'conv2d of doubled pixels, channels in blocks': [
+    (x, w, c) => conv2d(resizeNearest(x.mul(0.1), [6, 10]), w, c, { padding: 1 }),
+    [values([4, 16, 3, 5]), values([32, 16, 3, 3], 4), values([32], 5)],
+  ],
   convTranspose2d: [
     (x, w) => convTranspose2d(x, w, { stride: 2, padding: 1, outputPadding: 1 }),
     [image, values([4, 3, 3, 3], 4)],

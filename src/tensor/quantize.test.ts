@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { type NdArray, ndarray } from '../array/index.js';
 import { Generator } from '../random/index.js';
-import { type CompileOptions, compile, conv2d, linear, type Tensor, variable } from './index.js';
+import { type CompileOptions, compile, conv2d, linear, resizeNearest, type Tensor, variable } from './index.js';
 import { quantize } from './quantize.js';
 
 const rng = new Generator(0);
@@ -60,6 +60,14 @@ describe('weights in 8 bits', () => {
     const [w, bias] = [variable(rng.randn([128, 64, 3, 3])), variable(rng.randn([128]))];
     const [plain, rounded] = await both((x) => conv2d(x, w, bias, options), rng.randn([2, 64, 9, 8]));
     expect(rounded.shape).toEqual(plain.shape);
+    expect(relativeError(plain, rounded)).toBeLessThan(0.02);
+  });
+
+  it('give about the same convolution of doubled pixels', async () => {
+    const [w, bias] = [variable(rng.randn([128, 64, 3, 3])), variable(rng.randn([128]))];
+    const f = (x: Tensor) => conv2d(resizeNearest(x, [18, 16]), w, bias, { padding: 1 });
+    const [plain, rounded] = await both(f, rng.randn([2, 64, 9, 8]));
+    expect(relativeError(plain, rounded)).toBeGreaterThan(1e-4);
     expect(relativeError(plain, rounded)).toBeLessThan(0.02);
   });
 

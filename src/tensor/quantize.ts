@@ -2,6 +2,7 @@ import { type NdArray, ndarray } from '../array/index.js';
 import { apply, type Emitter, type Op } from './op.js';
 import { type ConvAttrs, extent } from './ops/conv.js';
 import { constant } from './ops/leaves.js';
+import { convOfDoubled } from './ops/upsampledConv.js';
 import { PreparedWeight, preparedWeight, withNumbers } from './preparedWeight.js';
 import { type Rule, rewrite } from './rewrite.js';
 import { range } from './shape.js';
@@ -13,7 +14,8 @@ import { Variable } from './variable.js';
  * scale for each output channel, rounded once; what they are multiplied by with one scale for the tensor, found at each
  * call; sums in 32 bits. For inference on the CPU.
  */
-export const quantized = (outputs: readonly Tensor[]): Tensor[] => rewrite(outputs, { linear, conv2d });
+export const quantized = (outputs: readonly Tensor[]): Tensor[] =>
+  rewrite(outputs, { linear, conv2d, upsampledConv2d });
 
 /** Smaller weights are not worth the error. */
 const LARGE = 2 ** 16;
@@ -37,6 +39,11 @@ const conv2d: Rule = ([x, weight, bias], attrs) => {
   const values = ofWeight(weight);
   const y = apply(convOp, [x, values, values.scales], { ...(attrs as ConvAttrs), kernel, size: [height, width] });
   return bias ? y.add(bias.reshape([o, 1, 1])) : y;
+};
+
+const upsampledConv2d: Rule = (inputs, _, original) => {
+  const { inputs: operands, attrs } = convOfDoubled(inputs);
+  return conv2d(operands, attrs, original);
 };
 
 /** A weight in 8 bits, [taps of a kernel * in, out]. */

@@ -3,6 +3,7 @@ import { type ConvOptions, conv2d, type WeightGradientAttrs, weightGradientByTap
 import { gather } from './ops/indexing.js';
 import { constant } from './ops/leaves.js';
 import { pad, stack } from './ops/shape.js';
+import { convOfDoubled } from './ops/upsampledConv.js';
 import { plainMatmul, type Rules, rewrite } from './rewrite.js';
 import { range } from './shape.js';
 import type { Tensor } from './tensor.js';
@@ -22,6 +23,7 @@ const rules: Rules = {
     const widen = (y: Tensor) => pad(y, [none, [0, 4 - (channels % 4)], none, none]);
     return conv2d(widen(x), widen(w), bias, { stride, padding: pads, dilation } as ConvOptions);
   },
+  upsampledConv2d: convOfDoubled,
   // MaxPool does not say where its maxima stood.
   output: ([source]) => (source.op.name === 'maxPool2d' ? maximaOf(source) : undefined),
   logSoftmax([x], { axis }) {

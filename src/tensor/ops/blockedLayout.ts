@@ -16,6 +16,7 @@ import {
 import { blockedConvolutions } from './blockedConv.js';
 import { blockedProducts, isUnblockedRows, movedRows, unblockedRows } from './blockedLinear.js';
 import { sumsInConvolutions } from './blockedSums.js';
+import { blockedTransposedConvolutions } from './blockedTransposedConv.js';
 import { type ScaleShiftAttrs, scaleShift } from './channels.js';
 import type { Pair } from './conv.js';
 import { type GroupNormAttrs, groupNormByChannels } from './normalize.js';
@@ -32,6 +33,7 @@ export function withBlockedLayout(outputs: readonly Tensor[], block: number, fro
   const rewritten = rewrite(outputs, {
     ...betweenConvolutions(layout, frozen?.leastNorm),
     ...blockedConvolutions(layout, frozen?.kernelInBlocks),
+    ...(frozen ? {} : blockedTransposedConvolutions(layout)),
     ...blockedProducts(layout, frozen?.kernelInBlocks, frozen?.isWorthBlocks),
   });
   const summed = sumsInConvolutions(rewritten);

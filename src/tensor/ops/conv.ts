@@ -59,7 +59,7 @@ const convOp: Op<ConvAttrs> = {
   ],
 };
 
-/** Cross-correlation as in PyTorch: x [N, C, H, W], weight [O, C/groups, kH, kW], bias [O]. */
+/** A plain convolution: what `conv2d` of the index is, but for doubled pixels. */
 export const conv2d = (x: Tensor, weight: Tensor, bias?: Tensor, options: ConvOptions = {}): Tensor =>
   apply(convOp, bias ? [x, weight, bias] : [x, weight], attrsOf(options));
 
@@ -103,8 +103,7 @@ function inputGradient(g: Tensor, w: Tensor, shape: readonly number[], attrs: Co
   if (stride[0] !== 1 || stride[1] !== 1 || far.flat().some((p) => p < 0))
     return apply(transposedOp, [g, w], { ...attrs, size: [shape[2], shape[3]] as const });
   // With stride 1 it is an ordinary convolution.
-  const turned = apply(turnedOp, [w], { groups });
-  return apply(convOp, [g, turned], { stride, pads: far, dilation, groups });
+  return apply(convOp, [g, turnedKernel(w, groups)], { stride, pads: far, dilation, groups });
 }
 
 /** How far the gradient's taps reach beyond its edges. */
@@ -137,6 +136,8 @@ const turnedOp: Op<{ groups: number }> = {
   },
   gradient: ({ attrs }) => [(g) => apply(turnedOp, [g], attrs)],
 };
+/** A kernel [O, C/groups, kH, kW] as the one that takes gradients back, [C, O/groups, kH, kW]. */
+export const turnedKernel = (w: Tensor, groups = 1): Tensor => apply(turnedOp, [w], { groups });
 /** The taps of a kernel in reverse. */
 export const turnedTaps = (count: number): Tensor => constant(ndarray(range(count).reverse(), [count], 'int64'));
 
@@ -155,7 +156,7 @@ const weightGradientOp: Op<WeightGradientAttrs> = {
     (gw) => apply(convOp, [x, gw], attrs),
   ],
 };
-const weightGradient = (x: Tensor, g: Tensor, [, , kh, kw]: readonly number[], attrs: ConvAttrs): Tensor =>
+export const weightGradient = (x: Tensor, g: Tensor, [, , kh, kw]: readonly number[], attrs: ConvAttrs): Tensor =>
   apply(weightGradientOp, [x, g], { ...attrs, kernel: [kh, kw] as const });
 
 /** One matrix product per tap of the kernel, over batch and positions at once. */
