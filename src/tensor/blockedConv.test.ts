@@ -90,6 +90,10 @@ it.each<[string, (x: Tensor, w: Tensor, c: Tensor) => Tensor]>([
     'a doubled image between others',
     (x, w, c) => silu(conv2d(resizeNearest(same(x, w), [12, 10]), w, c, { padding: 1 })),
   ],
+  [
+    'kernels of one pixel in steps',
+    (x, w) => conv2d(same(x, w), w.slice(2, 0, 1).slice(3, 0, 1), undefined, { stride: 2 }),
+  ],
   ['kernels of one pixel', (x, w) => conv2d(same(x, w), w.slice(2, 0, 1).slice(3, 0, 1))],
   ['few channels before and after', (x, w) => same(same(x.slice(1, 0, 1), w.slice(1, 0, 1)), w.slice(0, 0, 1))],
   [
@@ -102,6 +106,11 @@ it.each<[string, (x: Tensor, w: Tensor, c: Tensor) => Tensor]>([
 ])('what follows blocked convolutions gives the same in their layout: %s', async (_, f) => {
   const inputs = [rng.randn([3, 16, 6, 5]), rng.randn([16, 16, 3, 3]), rng.randn([16])];
   await expectSame((x, w, c) => [f(x, w.mul(0.1), c)], inputs);
+});
+
+it.each([16, 20, 32])('gradients of a kernel of one pixel over %i samples are the same in blocks', async (n) => {
+  const inputs = [rng.randn([n, 16, 4, 3]), rng.randn([16, 16, 3, 3]), rng.randn([32, 16, 1, 1])];
+  await expectSame((x, w, v) => [conv2d(same(x, w.mul(0.1)), v)], inputs);
 });
 
 it.each<[string, (x: Tensor, w: Tensor, b: Tensor, v: Tensor) => Tensor]>([

@@ -1,5 +1,6 @@
 import { ndarray } from '../../array/index.js';
 import type { Rule } from '../rewrite.js';
+import { sameShape } from '../shape.js';
 import type { Tensor } from '../tensor.js';
 import { type BlockedLayout, blockedConv, everyPixel, isUnblocked, unblocked } from './blocked.js';
 import type { Pair, WeightGradientAttrs } from './conv.js';
@@ -32,6 +33,8 @@ export function blockedWeightGradient(layout: BlockedLayout): Rule {
     const rows = Math.ceil(height / bands);
     if (groups !== 1 || o % block || dilation[1] !== 1 || x.dtype !== 'float32') return undefined;
     if (rows * bands > 1.25 * height || (taps === 1 && !(isUnblocked(x) && isUnblocked(g)))) return undefined;
+    if (taps === 1 && sameShape(x.shape.slice(2), [height, width]) && (n < block || n % block === 0))
+      return ofOnePixel(x.inputs[0], g.inputs[0], block).reshape(shape);
     const summed = n * bands;
     const bandAndSample = (i: number): Pair => [Math.floor(i / n), i % n];
 
@@ -66,6 +69,22 @@ export function blockedWeightGradient(layout: BlockedLayout): Rule {
       .transpose([0, 2, 1]);
     return channelsFirst.reshape([c, o, taps]).transpose([1, 0, 2]).reshape(shape);
   };
+}
+
+/**
+ * Of a kernel of one pixel, [O, C], from blocked images as they lie: the gradient of each sample is a kernel as tall as it
+ * has positions, and blocks of channels stand above one another in the image, a step of the convolution apart.
+ */
+function ofOnePixel(image: Tensor, g: Tensor, block: number): Tensor {
+  const [[n, c, height, width], o] = [image.shape, g.shape[1]];
+  const positions = height * width;
+  const columns = image.reshape([1, n, (c / block) * positions, block]);
+  const perSample = blockedConv(columns, g.reshape([n * o, 1, positions, 1]), {
+    ...everyPixel,
+    stride: [positions, 1],
+    groups: n,
+  });
+  return unblocked(perSample.reshape([n, o, c / block, block]).sum(0, true));
 }
 
 /** The row of a matrix that belongs at a place; undefined for zeros. */
