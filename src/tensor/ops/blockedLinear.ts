@@ -2,9 +2,9 @@ import type { Shape } from '../../array/index.js';
 import { BLOCKED_DOMAIN } from '../../runtime/index.js';
 import { apply, type Op } from '../op.js';
 import type { Rules } from '../rewrite.js';
-import { range } from '../shape.js';
+import { range, sameShape } from '../shape.js';
 import type { Tensor } from '../tensor.js';
-import { type BlockedLayout, blockedConv, channelMeans, everyPixel, unblocked } from './blocked.js';
+import { type BlockedLayout, blockedConv, channelMeans, everyPixel, isUnblocked, unblocked } from './blocked.js';
 import { blockedKernel } from './blockedConv.js';
 import { scalarValue } from './leaves.js';
 import { concat } from './shape.js';
@@ -64,16 +64,33 @@ export function blockedProducts(
     return unblockedRows(y, [x.shape[0], y.shape[1]], block);
   };
 
+  /** Positions of images [N, C, H, W] as tokens [N, L, C], and back: what lies in a block of channels is moved at once. */
+  const tokensOfImage = (x: Tensor): Tensor | undefined => {
+    const source = x.op.name === 'reshape' ? x.inputs[0] : x;
+    const [n, c, length] = x.shape;
+    if (!isUnblocked(source) || !sameShape(source.shape.slice(0, 2), [n, c])) return undefined;
+    const columns = source.inputs[0].reshape([n, c / block, length * block]).transpose([1, 0, 2]);
+    return unblockedRows(columns.reshape([1, c, 1, n * length]), [n, length, c], block);
+  };
+  const imageOfTokens = (x: Tensor): Tensor => {
+    const [n, length, c] = x.shape;
+    const columns = x.inputs[0].reshape([c / block, n, length * block]).transpose([1, 0, 2]);
+    return unblocked(columns.reshape([n, c, 1, length])).reshape([n, c, length]);
+  };
+
   return {
     reshape([x], attrs) {
       const shape = attrs.shape as readonly number[];
-      return isUnblockedRows(x) && shape.at(-1) === x.shape.at(-1)
-        ? unblockedRows(x.inputs[0], shape, block)
+      if (isUnblockedRows(x) && shape.at(-1) === x.shape.at(-1)) return unblockedRows(x.inputs[0], shape, block);
+      const image = x.op.name === 'reshape' ? x.inputs[0] : x;
+      return isUnblocked(image) && shape.length === 4 && sameShape(shape.slice(0, 2), image.shape.slice(0, 2))
+        ? unblocked(image.inputs[0].reshape(shape))
         : undefined;
     },
 
     // Of heads: whole blocks are moved at once.
     transpose([x], { perm }) {
+      if (x.rank === 3 && String(perm) === '0,2,1') return isUnblockedRows(x) ? imageOfTokens(x) : tokensOfImage(x);
       const rows = x.op.name === 'reshape' && x.rank === 4 && String(perm) === '0,2,1,3' ? x.inputs[0] : undefined;
       if (!rows || !isUnblockedRows(rows)) return undefined;
       const [n, length, heads, width] = x.shape;
