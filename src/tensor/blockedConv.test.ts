@@ -108,6 +108,15 @@ it.each<[string, (x: Tensor, w: Tensor, c: Tensor) => Tensor]>([
   await expectSame((x, w, c) => [f(x, w.mul(0.1), c)], inputs);
 });
 
+it('tokens of an image and of a product are added in blocks', async () => {
+  const inputs = [rng.randn([2, 64, 10, 8]), rng.randn([64, 64, 3, 3]), rng.randn([64, 64])];
+  await expectSame((x, w, v) => {
+    const tokens = same(x, w.mul(0.05)).reshape([2, 64, 80]).transpose([0, 2, 1]);
+    const mixed = linear(tokens, v.mul(0.1)).add(tokens);
+    return [mixed.transpose([0, 2, 1]).reshape([2, 64, 10, 8]).mul(x)];
+  }, inputs);
+});
+
 it.each([16, 20, 32])('gradients of a kernel of one pixel over %i samples are the same in blocks', async (n) => {
   const inputs = [rng.randn([n, 16, 4, 3]), rng.randn([16, 16, 3, 3]), rng.randn([32, 16, 1, 1])];
   await expectSame((x, w, v) => [conv2d(same(x, w.mul(0.1)), v)], inputs);

@@ -71,7 +71,8 @@ function betweenConvolutions(layout: BlockedLayout, leastNorm?: number): Rules {
     const rows = isUnblockedRows(image);
     const operands = inputs.flatMap((x) => {
       if (x.size === 1) return x;
-      if (rows) return isUnblockedRows(x) && alike(x) ? x.inputs[0] : [];
+      // The same positions may be rows of another length.
+      if (rows) return isUnblockedRows(x) && alike(x) ? x.inputs[0].reshape(image.inputs[0].shape) : [];
       return alike(x) && x.op.name !== 'expand' ? layout.blocked(x) : [];
     });
     if (operands.length < inputs.length) return undefined;
