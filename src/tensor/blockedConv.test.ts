@@ -15,6 +15,7 @@ import {
   groupNorm,
   linear,
   matmul,
+  normalize,
   resizeNearest,
   silu,
   split,
@@ -112,7 +113,7 @@ it('tokens of an image and of a product are added in blocks', async () => {
   const inputs = [rng.randn([2, 64, 10, 8]), rng.randn([64, 64, 3, 3]), rng.randn([64, 64])];
   await expectSame((x, w, v) => {
     const tokens = same(x, w.mul(0.05)).reshape([2, 64, 80]).transpose([0, 2, 1]);
-    const mixed = linear(tokens, v.mul(0.1)).add(tokens);
+    const mixed = linear(normalize(tokens), v.mul(0.1)).add(tokens);
     return [mixed.transpose([0, 2, 1]).reshape([2, 64, 10, 8]).mul(x)];
   }, inputs);
 });
