@@ -7,6 +7,7 @@ import {
   compile,
   conv2d,
   gradients,
+  groupNorm,
   linear,
   resizeNearest,
   scaledDotProductAttention,
@@ -129,6 +130,36 @@ describe('a convolution of doubled pixels', () => {
     expect(convolutions(32, 1, 16)).toEqual(['conv2d']);
     expect(convolutions(32, 3, 16, 24)).toEqual(['conv2d']);
     expect(convolutions(32, 3)).toEqual(['conv2d']);
+  });
+});
+
+describe('a group norm of many numbers, with frozen weights', () => {
+  const [w, scale, shift] = [[32, 16, 3, 3], [32], [32]].map((shape) => variable(rng.randn(shape)));
+  /** Of deviation 12, and of this mean. */
+  const convolved = (x: Tensor, mean: number) =>
+    conv2d(x, w, variable(ndarray(new Float32Array(32).fill(mean), [32])), { padding: 1 });
+
+  it.each([
+    ['around zero', [4, 16, 32, 24], 0],
+    ['far from zero', [4, 16, 32, 24], 100],
+    ['of many positions', [1, 16, 80, 64], 100],
+  ] as const)('is the same in blocks: %s', async (_, shape, mean) => {
+    const f = (x: Tensor, offset: Tensor) => groupNorm(convolved(x, mean).add(offset), 8, scale, shift);
+    const [plain, frozen] = [false, true].map((freeze) => compile(f, { freeze }));
+    const inputs = [rng.randn(shape), rng.randn([shape[0], 32, 1, 1])] as const;
+    const [a, b] = [await plain(...inputs), await frozen(...inputs)];
+    expect(farthest(a.data as Float32Array, b.data as Float32Array)).toBeLessThan(1e-5);
+    await plain.release();
+    await frozen.release();
+  });
+
+  it('of equal numbers is the shift', async () => {
+    const run = compile((x: Tensor) => groupNorm(convolved(x.mul(0), 3), 8, scale, shift), { freeze: true });
+    const { data } = await run(rng.randn([4, 16, 32, 24]));
+    // The rounding of a mean of 3, divided by sqrt(eps): 1e-4.
+    for (const [channel, value] of (shift.value.data as Float32Array).entries())
+      expect((data as Float32Array)[channel * 32 * 24]).toBeCloseTo(value, 3);
+    await run.release();
   });
 });
 
