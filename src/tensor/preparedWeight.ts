@@ -1,4 +1,5 @@
 import { bytesPerElement, type FileRange, fromBytes, type NdArray, StoredArray, toFloat32 } from '../array/index.js';
+import { once } from './once.js';
 import { Variable } from './variable.js';
 
 /**
@@ -22,8 +23,7 @@ const known = new WeakMap<Variable, Map<string, WeakRef<PreparedWeight>>>();
 
 /** The form of a weight that `make` makes, once until the weight changes. */
 export function preparedWeight<W extends PreparedWeight>(source: Variable, form: string, make: () => W): W {
-  const forms = known.get(source) ?? new Map<string, WeakRef<PreparedWeight>>();
-  known.set(source, forms);
+  const forms = once(known, source, () => new Map<string, WeakRef<PreparedWeight>>());
   const before = forms.get(form)?.deref() as W | undefined;
   if (before?.sourceVersion === source.version) return before;
   const made = make();

@@ -1,5 +1,6 @@
 import { ndarray } from '../../array/index.js';
 import { BLOCKED_DOMAIN } from '../../runtime/index.js';
+import { once } from '../once.js';
 import { apply, type Op } from '../op.js';
 import type { Tensor } from '../tensor.js';
 import { type ConvAttrs, extent, onnxConv, type Pair } from './conv.js';
@@ -24,17 +25,13 @@ export class BlockedLayout {
   /** Once for all readers: a convolution's input and its gradient each have two. */
   blocked(x: Tensor): Tensor {
     if (isUnblocked(x)) return x.inputs[0];
-    const known = this.images.get(x) ?? apply(blockedOp, [x], {});
-    this.images.set(x, known);
-    return known;
+    return once(this.images, x, () => apply(blockedOp, [x], {}));
   }
 
   /** A vector of one number, once for all readers. */
   filled(length: number, value: number): Tensor {
-    const key = `${length} ${value}`;
-    const known = this.vectors.get(key) ?? constant(ndarray(new Float32Array(length).fill(value), [length]));
-    this.vectors.set(key, known);
-    return known;
+    const vector = () => constant(ndarray(new Float32Array(length).fill(value), [length]));
+    return once(this.vectors, `${length} ${value}`, vector);
   }
 }
 

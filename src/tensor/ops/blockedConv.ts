@@ -1,3 +1,4 @@
+import { once } from '../once.js';
 import type { Rules } from '../rewrite.js';
 import type { Tensor } from '../tensor.js';
 import { type BlockedLayout, blockedConv, isUnblocked, unblocked } from './blocked.js';
@@ -16,11 +17,7 @@ export function blockedConvolutions(
   const { block } = layout;
   const kernels = new Map<Tensor, Tensor>();
   /** Once for every part of a batch. */
-  const kernelOf = (w: Tensor): Tensor => {
-    const known = kernels.get(w) ?? inBlocks(w, block);
-    kernels.set(w, known);
-    return known;
-  };
+  const kernelOf = (w: Tensor): Tensor => once(kernels, w, () => inBlocks(w, block));
 
   return {
     conv2d([x, w, bias], attrs) {

@@ -1,5 +1,6 @@
 import type { Shape } from '../../array/index.js';
 import { BLOCKED_DOMAIN } from '../../runtime/index.js';
+import { once } from '../once.js';
 import { apply, type Op } from '../op.js';
 import type { Rules } from '../rewrite.js';
 import { range, sameShape } from '../shape.js';
@@ -24,11 +25,6 @@ export function blockedProducts(
   const images = new Map<Tensor, Tensor>();
   const transposes = new Map<Tensor, Tensor>();
   const kernels = new Map<Tensor, Map<boolean, Tensor>>();
-  const once = <K>(known: Map<K, Tensor>, key: K, make: () => Tensor): Tensor => {
-    const y = known.get(key) ?? make();
-    known.set(key, y);
-    return y;
-  };
   const fills = (length: number) => length % block === 0;
   const isWide = (columns: number) => fills(columns) && columns >= FEW_COLUMNS;
   // The engine reorders channels, and rows become channels here, in fours.
@@ -49,8 +45,7 @@ export function blockedProducts(
     once(transposes, x, () => layout.blocked(x.reshape([1, x.shape[0], x.shape[1] / block, block])));
   /** A matrix [out, in], or its transpose, as [out / block, in / block, block of in, block of out]. */
   const kernel = (w: Tensor, outFirst: boolean): Tensor => {
-    const known = kernels.get(w) ?? new Map<boolean, Tensor>();
-    kernels.set(w, known);
+    const known = once(kernels, w, () => new Map<boolean, Tensor>());
     return once(known, outFirst, () => {
       const [rows, columns] = w.shape;
       if (outFirst) return inBlocks(w, block).reshape([rows, columns, 1, 1]);

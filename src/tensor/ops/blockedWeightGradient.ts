@@ -1,4 +1,5 @@
 import { ndarray } from '../../array/index.js';
+import { once } from '../once.js';
 import type { Rule } from '../rewrite.js';
 import { sameShape } from '../shape.js';
 import type { Tensor } from '../tensor.js';
@@ -6,6 +7,7 @@ import { type BlockedLayout, blockedConv, everyPixel, isUnblocked, unblocked } f
 import type { Pair, WeightGradientAttrs } from './conv.js';
 import { gather } from './indexing.js';
 import { constant } from './leaves.js';
+import { rowIndices } from './rowMoves.js';
 import { concat } from './shape.js';
 
 /**
@@ -19,9 +21,7 @@ export function blockedWeightGradient(layout: BlockedLayout): Rule {
   /** Rows of a matrix, or of zeros, in the order of `shape`; `key` names what `index` depends on beside the two shapes. */
   const arranged = (matrix: Tensor, shape: readonly number[], key: string, index: Index): Tensor => {
     const [rows, length] = matrix.shape;
-    const name = `${key} ${rows} ${shape}`;
-    const arrangement = arrangements.get(name) ?? arrangementOf(shape, rows, index);
-    arrangements.set(name, arrangement);
+    const arrangement = once(arrangements, `${key} ${rows} ${shape}`, () => arrangementOf(shape, rows, index));
     const zeros = layout.filled(length, 0).reshape([1, length]);
     return gather(arrangement.hasZeros ? concat([matrix, zeros]) : matrix, arrangement.indices);
   };
@@ -96,12 +96,7 @@ interface Arrangement {
 
 /** Zeros are the row behind the last. */
 function arrangementOf(shape: readonly number[], rows: number, index: Index): Arrangement {
-  const indices = new Int32Array(shape.reduce((a, b) => a * b));
-  const at = shape.map(() => 0);
-  for (let k = 0; k < indices.length; k++) {
-    indices[k] = index(at) ?? rows;
-    for (let i = shape.length - 1; i >= 0 && ++at[i] === shape[i]; i--) at[i] = 0;
-  }
+  const indices = rowIndices(shape, (at) => index(at) ?? rows);
   return { indices: constant(ndarray(indices, shape, 'int32')), hasZeros: indices.includes(rows) };
 }
 

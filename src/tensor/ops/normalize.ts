@@ -1,4 +1,5 @@
 import { ndarray, type Shape, sizeOf } from '../../array/index.js';
+import { once } from '../once.js';
 import { apply, type Emitter, furtherOutput, type Op } from '../op.js';
 import { axisOf, broadcast, range } from '../shape.js';
 import type { Tensor } from '../tensor.js';
@@ -35,10 +36,8 @@ export const logSoftmax = (x: Tensor, axis = -1): Tensor =>
 const scales = new WeakMap<Emitter, Map<string, string>>();
 /** The scale of a normalisation without one; a graph has each but once, since those of images are megabytes. */
 function ones(e: Emitter, shape: Shape): string {
-  const made = scales.get(e) ?? new Map<string, string>();
-  const name = made.get(`${shape}`) ?? e.constant(ndarray(new Float32Array(sizeOf(shape)).fill(1), shape));
-  scales.set(e, made.set(`${shape}`, name));
-  return name;
+  const made = once(scales, e, () => new Map<string, string>());
+  return once(made, `${shape}`, () => e.constant(ndarray(new Float32Array(sizeOf(shape)).fill(1), shape)));
 }
 
 type NormalizeAttrs = { axes: number; eps: number };
@@ -153,12 +152,9 @@ function groupAverage(values: Tensor, groups: number, factor = 1): Tensor {
 const groupMatrices = new Map<string, Tensor>();
 /** [C, C], 1 where both channels are of one group. */
 function sameGroup(c: number, size: number): Tensor {
-  const key = `${c} ${size}`;
   const group = (channel: number) => Math.floor(channel / size);
   const ones = () => Float32Array.from({ length: c * c }, (_, i) => Number(group(Math.floor(i / c)) === group(i % c)));
-  const known = groupMatrices.get(key) ?? constant(ndarray(ones(), [c, c]));
-  groupMatrices.set(key, known);
-  return known;
+  return once(groupMatrices, `${c} ${size}`, () => constant(ndarray(ones(), [c, c])));
 }
 
 const throughGroups = (g: Tensor, y: Tensor, inverse: Tensor, groups: number): Tensor => {

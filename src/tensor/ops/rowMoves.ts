@@ -1,6 +1,6 @@
-import { ndarray } from '../../array/index.js';
+import { ndarray, sizeOf } from '../../array/index.js';
+import { once } from '../once.js';
 import type { Rule } from '../rewrite.js';
-import { range } from '../shape.js';
 import type { Tensor } from '../tensor.js';
 import { gather } from './indexing.js';
 import { constant } from './leaves.js';
@@ -13,10 +13,12 @@ export function rowMoves(): Rule {
     const length = shape.at(-1)!;
     if (perm.at(-1) !== x.rank - 1 || dtype !== 'float32' || length < LONG_ROW || x.size < MANY_NUMBERS)
       return undefined;
-    const key = `${x.shape} ${perm}`;
-    const order =
-      orders.get(key) ?? constant(ndarray(orderOf(x.shape.slice(0, -1), perm), shape.slice(0, -1), 'int32'));
-    orders.set(key, order);
+    const order = once(orders, `${x.shape} ${perm}`, () => {
+      const strides = perm.map((axis) => x.shape.slice(axis + 1, -1).reduce((a, b) => a * b, 1));
+      const places = shape.slice(0, -1);
+      const source = (at: readonly number[]) => at.reduce((sum, i, axis) => sum + i * strides[axis], 0);
+      return constant(ndarray(rowIndices(places, source), places, 'int32'));
+    });
     return gather(x.reshape([-1, length]), order);
   };
 }
@@ -25,15 +27,13 @@ export function rowMoves(): Rule {
 const LONG_ROW = 8;
 const MANY_NUMBERS = 2 ** 16;
 
-/** For each row of the transposition, in order, where it was. */
-function orderOf(shape: readonly number[], perm: readonly number[]): Int32Array<ArrayBuffer> {
-  const strides = shape.map((_, axis) => shape.slice(axis + 1).reduce((a, b) => a * b, 1));
-  let places = new Int32Array(1);
-  for (const axis of perm.slice(0, -1)) {
-    const next = new Int32Array(places.length * shape[axis]);
-    for (const [k, place] of places.entries())
-      for (const i of range(shape[axis])) next[k * shape[axis] + i] = place + i * strides[axis];
-    places = next;
+/** For each place of a shape, in order, the number of the row that belongs there. */
+export function rowIndices(shape: readonly number[], row: (at: readonly number[]) => number): Int32Array<ArrayBuffer> {
+  const indices = new Int32Array(sizeOf(shape));
+  const at = shape.map(() => 0);
+  for (let k = 0; k < indices.length; k++) {
+    indices[k] = row(at);
+    for (let i = shape.length - 1; i >= 0 && ++at[i] === shape[i]; i--) at[i] = 0;
   }
-  return places;
+  return indices;
 }
