@@ -37,7 +37,12 @@ export function blockedProducts(
     return once(images, x, () => {
       const [rows, columns] = x.shape;
       const width = range(block, 1).findLast((d) => rows % d === 0)!;
-      return apply(blockedRowsOp, [x.reshape([1, rows / width, width, columns])], {});
+      const heads = headsOf(x);
+      if (!heads || !fills(heads.shape[3]))
+        return apply(blockedRowsOp, [x.reshape([1, rows / width, width, columns])], {});
+      const [n, count, length, size] = heads.shape;
+      const blocks = heads.reshape([n, count, length, size / block, block]).transpose([1, 3, 0, 2, 4]);
+      return blocks.reshape([1, columns, rows / width, width]);
     });
   };
   /** Rows as channels. */
@@ -125,6 +130,14 @@ export function blockedProducts(
         : unblocked(y).reshape([b.shape[1], a.shape[1]]).transpose();
     },
   };
+}
+
+/** [N, heads, L, D], where rows [N * L, heads * D] were brought together from there. */
+function headsOf(x: Tensor): Tensor | undefined {
+  const tokens = x.op.name === 'reshape' ? x.inputs[0] : x;
+  if (tokens.op.name !== 'transpose' || String(tokens.attrs.perm) !== '0,2,1,3') return undefined;
+  const [, , heads, size] = tokens.shape;
+  return heads * size === x.shape[1] ? tokens.inputs[0] : undefined;
 }
 
 const MANY_ROWS = 128;
