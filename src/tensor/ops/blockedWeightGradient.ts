@@ -7,6 +7,7 @@ import { type BlockedLayout, blockedConv, everyPixel, isUnblocked, unblocked } f
 import type { Pair, WeightGradientAttrs } from './conv.js';
 import { gather } from './indexing.js';
 import { constant } from './leaves.js';
+import { sumTo } from './reduce.js';
 import { rowIndices } from './rowMoves.js';
 import { concat } from './shape.js';
 
@@ -38,14 +39,16 @@ export function blockedWeightGradient(layout: BlockedLayout): Rule {
     const summed = n * bands;
     const bandAndSample = (i: number): Pair => [Math.floor(i / n), i % n];
 
-    const filterShape = [o / block, summed / block, rows, width, block];
-    const filter = arranged(layout.blocked(g).reshape([-1, block]), filterShape, `g ${n} ${height}`, (at) => {
-      const [band, sample] = bandAndSample(at[1] * block + at[4]);
-      const row = band * rows + at[2];
-      return row < height ? ((sample * (o / block) + at[0]) * height + row) * width + at[3] : undefined;
-    }).reshape([o, summed, rows, width]);
-
     const deep = layout.fits(x) ? block : c;
+    const shares = sharesOf((c / deep) * Math.ceil(o / (FILTERS * block)) * kernel[0], summed / block);
+    const share = summed / shares;
+    const filterShape = [shares, o / block, share / block, rows, width, block];
+    const filter = arranged(layout.blocked(g).reshape([-1, block]), filterShape, `g ${n} ${height}`, (at) => {
+      const [band, sample] = bandAndSample(at[0] * share + at[2] * block + at[5]);
+      const row = band * rows + at[3];
+      return row < height ? ((sample * (o / block) + at[1]) * height + row) * width + at[4] : undefined;
+    }).reshape([shares * o, share, rows, width]);
+
     const pixels = layout.fits(x) ? layout.blocked(x) : x.transpose([0, 2, 3, 1]);
     const reach = (i: 0 | 1, size: number) => (size - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1;
     const size: Pair = [reach(0, rows), reach(1, width)];
@@ -57,14 +60,16 @@ export function blockedWeightGradient(layout: BlockedLayout): Rule {
       return inside ? ((sample * (c / deep) + at[0]) * tall + row) * wide + column : undefined;
     }).reshape([c / deep, summed, size[0], size[1] * deep]);
 
-    const sums = blockedConv(layout.blocked(image), filter, {
+    const ofShares = blockedConv(layout.blocked(image), filter, {
       stride: [dilation[0], 1],
       pads: everyPixel.pads,
       dilation: [stride[0], stride[1] * deep],
-      groups,
+      groups: shares,
     });
+    const length = o * taps * deep;
+    const sums = sumTo(ofShares.reshape([c / deep, shares, length]), [c / deep, 1, length]);
     // A matrix for each image, then short runs: faster than all at once.
-    const channelsFirst = unblocked(sums)
+    const channelsFirst = unblocked(sums.reshape([c / deep, o, kernel[0], kernel[1] * deep]))
       .reshape([c / deep, o * taps, deep])
       .transpose([0, 2, 1]);
     return channelsFirst.reshape([c, o, taps]).transpose([1, 0, 2]).reshape(shape);
@@ -107,7 +112,16 @@ function bandsOf(samples: number, height: number, width: number, block: number):
   return least * Math.ceil(height / (rows * least));
 }
 const CACHE_BYTES = 2 ** 20;
-/** Four filters are taken at once. */
-const FILTER_BYTES = 4 * Float32Array.BYTES_PER_ELEMENT;
+/** Blocks of them that are taken at once. */
+const FILTERS = 4;
+const FILTER_BYTES = FILTERS * Float32Array.BYTES_PER_ELEMENT;
+
+/** Into how many groups the blocks that are summed over are cut, so that every thread has enough rows of a result to make. */
+function sharesOf(rows: number, blocks: number): number {
+  for (let shares = 1; shares < blocks; shares++)
+    if (blocks % shares === 0 && shares * rows >= MANY_ROWS) return shares;
+  return blocks;
+}
+const MANY_ROWS = 32;
 
 const gcd = (a: number, b: number): number => (b === 0 ? a : gcd(b, a % b));
