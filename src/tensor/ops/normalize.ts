@@ -1,7 +1,7 @@
 import { ndarray, type Shape, sizeOf } from '../../array/index.js';
 import { once } from '../once.js';
 import { apply, type Emitter, furtherOutput, type Op } from '../op.js';
-import { axisOf, broadcast, range } from '../shape.js';
+import { axisOf, broadcast, range, sameShape } from '../shape.js';
 import type { Tensor } from '../tensor.js';
 import { channelProducts, scaleShift } from './channels.js';
 import { constant } from './leaves.js';
@@ -76,7 +76,15 @@ const normalizeOp: Op<NormalizeAttrs> = {
   ],
 };
 const throughNormalize = (g: Tensor, y: Tensor, inverse: Tensor, over: number[]): Tensor =>
-  g.sub(y.mul(g.mul(y).mean(over, true)).add(g.mean(over, true))).mul(inverse);
+  g.sub(y.mul(productMeans(g, y, over)).add(g.mean(over, true))).mul(inverse);
+/** Means of g y. Where g = h s with a scale s for every sample (adaLN), the gradient of s has the products h y already. */
+function productMeans(g: Tensor, y: Tensor, over: number[]): Tensor {
+  const [h, s] = g.op.name === 'mul' ? g.inputs : [g, g];
+  const [n, , width] = y.shape;
+  const isModulated = y.rank === 3 && over.length === 1 && sameShape(s.shape, [n, 1, width]);
+  if (!isModulated || !sameShape(h.shape, y.shape)) return g.mul(y).mean(over, true);
+  return matmul(h.mul(y), s.mul(1 / width).reshape([n, width, 1]));
+}
 const throughInverse = (g: Tensor, y: Tensor, inverse: Tensor, n: number): Tensor =>
   y.mul(g.mul(inverse.square()).mul(-1 / n));
 
