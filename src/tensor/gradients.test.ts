@@ -153,6 +153,7 @@ const cases: Record<string, [(...xs: Tensor[]) => Tensor, NdArray<'float32'>[], 
   softmax: [(x) => softmax(x.mul(2)), [a]],
   logSoftmax: [(x) => logSoftmax(x.mul(2), 0), [a]],
   normalize: [(x) => normalize(x, 1, 1e-5), [values([2, 8])]],
+  'normalize of one row': [(x) => normalize(x, 1, 1e-5), [values([3, 1, 8])]],
   'normalize, scaled for every sample': [
     (x, scale, shift) => normalize(x, 1, 1e-5).mul(scale).add(shift),
     [values([2, 3, 8]), values([2, 1, 8], 2), values([2, 1, 8], 3)],

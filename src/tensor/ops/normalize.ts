@@ -79,10 +79,11 @@ const throughNormalize = (g: Tensor, y: Tensor, inverse: Tensor, over: number[])
   g.sub(y.mul(productMeans(g, y, over)).add(g.mean(over, true))).mul(inverse);
 /** Means of g y. Where g = h s with a scale s for every sample (adaLN), the gradient of s has the products h y already. */
 function productMeans(g: Tensor, y: Tensor, over: number[]): Tensor {
-  const [h, s] = g.op.name === 'mul' ? g.inputs : [g, g];
+  const plain = () => g.mul(y).mean(over, true);
+  if (g.op.name !== 'mul' || y.rank !== 3 || over.length !== 1) return plain();
+  const [h, s] = g.inputs;
   const [n, , width] = y.shape;
-  const isModulated = y.rank === 3 && over.length === 1 && sameShape(s.shape, [n, 1, width]);
-  if (!isModulated || !sameShape(h.shape, y.shape)) return g.mul(y).mean(over, true);
+  if (!sameShape(h.shape, y.shape) || !sameShape(s.shape, [n, 1, width])) return plain();
   return matmul(h.mul(y), s.mul(1 / width).reshape([n, width, 1]));
 }
 const throughInverse = (g: Tensor, y: Tensor, inverse: Tensor, n: number): Tensor =>
