@@ -95,6 +95,13 @@ it.each<[string, (x: Tensor, w: Tensor, c: Tensor) => Tensor]>([
     'kernels of one pixel in steps',
     (x, w) => conv2d(same(x, w), w.slice(2, 0, 1).slice(3, 0, 1), undefined, { stride: 2 }),
   ],
+  [
+    'kernels of one pixel in steps that end beyond the image',
+    (x, w) => {
+      const small = conv2d(x, w, undefined, { padding: 1, stride: 2 });
+      return conv2d(small, w.slice(2, 0, 1).slice(3, 0, 1), undefined, { padding: 1, stride: 2 });
+    },
+  ],
   ['kernels of one pixel', (x, w) => conv2d(same(x, w), w.slice(2, 0, 1).slice(3, 0, 1))],
   ['few channels before and after', (x, w) => same(same(x.slice(1, 0, 1), w.slice(1, 0, 1)), w.slice(0, 0, 1))],
   [

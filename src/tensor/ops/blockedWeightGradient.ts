@@ -34,7 +34,8 @@ export function blockedWeightGradient(layout: BlockedLayout): Rule {
     const rows = Math.ceil(height / bands);
     if (groups !== 1 || o % block || dilation[1] !== 1 || x.dtype !== 'float32') return undefined;
     if (rows * bands > 1.25 * height || (taps === 1 && !(isUnblocked(x) && isUnblocked(g)))) return undefined;
-    if (taps === 1 && sameShape(x.shape.slice(2), [height, width]) && (n < block || n % block === 0))
+    const everyPosition = String(stride) === '1,1' && sameShape(x.shape.slice(2), [height, width]);
+    if (taps === 1 && everyPosition && (n < block || n % block === 0))
       return ofOnePixel(x.inputs[0], g.inputs[0], block).reshape(shape);
     const summed = n * bands;
     const bandAndSample = (i: number): Pair => [Math.floor(i / n), i % n];
