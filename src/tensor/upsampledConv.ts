@@ -27,7 +27,7 @@ export function upsampledConvolution(block?: number): Rule {
           [1 - row, row],
           [1 - column, column],
         ] as const;
-        return blockedConv(image, kernel, { ...everyPixel, pads, groups: 1, bias });
+        return blockedConv(image, kernel, { ...everyPixel, pads, bias });
       }),
     );
     return unblocked(interleaved(images, layout.block));

@@ -3,7 +3,7 @@ import { BLOCKED_DOMAIN } from '../../runtime/index.js';
 import { once } from '../once.js';
 import { apply, type Op } from '../op.js';
 import type { Tensor } from '../tensor.js';
-import { type ConvAttrs, extent, onnxConv, type Pair } from './conv.js';
+import { type ConvAttrs, convAttrs, extent, onnxConv, type Pair } from './conv.js';
 import { constant } from './leaves.js';
 
 /**
@@ -83,14 +83,7 @@ export function blockedConv(
 }
 
 /** Of a convolution that takes every pixel by itself, or the whole image as one. */
-export const everyPixel = {
-  stride: [1, 1],
-  pads: [
-    [0, 0],
-    [0, 0],
-  ],
-  dilation: [1, 1],
-} as const;
+export const everyPixel = convAttrs({});
 
 export const isBlockedConv = (x: Tensor): boolean => x.op.name === 'blockedConv';
 

@@ -60,7 +60,7 @@ export function blockedProducts(
   };
   const product = (x: Tensor, w: Tensor, outFirst: boolean, bias?: Tensor): Tensor | undefined => {
     if (!suits(x, w) || !w.shape.every(isWide) || !isWorth(w)) return undefined;
-    const y = blockedConv(image(x), kernel(w, outFirst), { ...onePixel, bias });
+    const y = blockedConv(image(x), kernel(w, outFirst), { ...everyPixel, bias });
     return unblockedRows(y, [x.shape[0], y.shape[1]], block);
   };
 
@@ -123,8 +123,8 @@ export function blockedProducts(
       const [left, right] = [a, b].map((x) => (isUnblockedRows(x) || images.has(x) ? x.shape[1] : 0));
       const y =
         left >= right
-          ? blockedConv(transposed(b), kernelOf(a), onePixel)
-          : blockedConv(transposed(a), kernelOf(b), onePixel);
+          ? blockedConv(transposed(b), kernelOf(a), everyPixel)
+          : blockedConv(transposed(a), kernelOf(b), everyPixel);
       return left >= right
         ? unblocked(y).reshape([a.shape[1], b.shape[1]])
         : unblocked(y).reshape([b.shape[1], a.shape[1]]).transpose();
@@ -142,8 +142,6 @@ function headsOf(x: Tensor): Tensor | undefined {
 
 const MANY_ROWS = 128;
 const FEW_COLUMNS = 64;
-
-const onePixel = { ...everyPixel, groups: 1 };
 
 /** [1, height, width, C] as a blocked image. */
 const blockedRowsOp: Op<Record<string, never>> = {

@@ -18,7 +18,7 @@ export type Pair = readonly [number, number];
 export type ConvAttrs = { stride: Pair; pads: readonly [Pair, Pair]; dilation: Pair; groups: number };
 
 const pair = (v: number | Pair): Pair => (typeof v === 'number' ? [v, v] : v);
-const attrsOf = ({ stride = 1, padding = 0, dilation = 1, groups = 1 }: ConvOptions): ConvAttrs => {
+export const convAttrs = ({ stride = 1, padding = 0, dilation = 1, groups = 1 }: ConvOptions): ConvAttrs => {
   const p = typeof padding === 'number' ? [padding, padding] : padding;
   return { stride: pair(stride), pads: [pair(p[0]), pair(p[1])], dilation: pair(dilation), groups };
 };
@@ -61,7 +61,7 @@ const convOp: Op<ConvAttrs> = {
 
 /** A plain convolution: what `conv2d` of the index is, but for doubled pixels. */
 export const conv2d = (x: Tensor, weight: Tensor, bias?: Tensor, options: ConvOptions = {}): Tensor =>
-  apply(convOp, bias ? [x, weight, bias] : [x, weight], attrsOf(options));
+  apply(convOp, bias ? [x, weight, bias] : [x, weight], convAttrs(options));
 
 const transposedOp: Op<ConvAttrs & { size: Pair }> = {
   name: 'convTranspose2d',
@@ -91,7 +91,7 @@ export function convTranspose2d(
   weight: Tensor,
   options: ConvOptions & { outputPadding?: number } = {},
 ): Tensor {
-  const attrs = attrsOf(options);
+  const attrs = convAttrs(options);
   const extra = options.outputPadding ?? 0;
   const size = ([0, 1] as const).map((i) => transposedExtent(x.shape[2 + i], weight.shape[2 + i], i, attrs) + extra);
   return apply(transposedOp, [x, weight], { ...attrs, size: size as unknown as Pair });

@@ -2,7 +2,14 @@ import { ndarray } from '../../array/index.js';
 import { apply, type Op } from '../op.js';
 import { range } from '../shape.js';
 import type { Tensor } from '../tensor.js';
-import { type ConvAttrs, type ConvOptions, conv2d as convolve, turnedKernel, weightGradient } from './conv.js';
+import {
+  type ConvAttrs,
+  type ConvOptions,
+  convAttrs,
+  conv2d as convolve,
+  turnedKernel,
+  weightGradient,
+} from './conv.js';
 import { constant } from './leaves.js';
 import { matmul } from './linear.js';
 import { resizeNearest } from './resample.js';
@@ -45,15 +52,7 @@ export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, options: ConvOp
 const SAME_3X3 = '3,3,1,1,1,1,1,1,1,1,1';
 
 /** Of the convolution that takes a gradient back to the pixels before they were doubled. */
-export const halvingAttrs = {
-  stride: [2, 2],
-  pads: [
-    [1, 1],
-    [1, 1],
-  ],
-  dilation: [1, 1],
-  groups: 1,
-} as const;
+export const halvingAttrs = convAttrs({ stride: 2, padding: 1 });
 
 /** [3 * 3, 4 * 4]: where each tap of a kernel goes when it is spread over two pixels that were one. */
 const spread = constant(
