@@ -3,8 +3,8 @@ import { batches, type Dataset } from '../../data/index.js';
 import { openDataset } from '../../data/node/index.js';
 import type { FlowModel } from '../../models/index.js';
 import { Generator } from '../../random/index.js';
-import { imagesAndLabels, type LearningBatch, LearningSession } from '../../training/index.js';
-import { type LearningEvent, type Measured, PictureRun, type RunFolder } from '../../training/node/index.js';
+import { LearningSession } from '../../training/index.js';
+import { type LearningEvent, type LikelihoodEvent, LikelihoodRun, type RunFolder } from '../../training/node/index.js';
 import {
   type FlowLikelihoodReport,
   type FlowTrainingConfig,
@@ -16,14 +16,13 @@ import {
 import { ImageFlow } from '../imageFlow.js';
 import { saveImageFlow } from './imageFlowFolder.js';
 
-type LikelihoodEvent = { readonly kind: 'likelihood' } & Measured & FlowLikelihoodReport;
-export type FlowEvent = LearningEvent | LikelihoodEvent;
+export type FlowEvent = LearningEvent | LikelihoodEvent<FlowLikelihoodReport>;
 
 /** Pictures that actnorms start from: enough for pixels that are dark in most. */
 const startImages = 256;
 
 /** The training of an {@link ImageFlow} in a folder: see {@link RunFolder}. The weights for use are in `flow/`. */
-export class FlowRun extends PictureRun<FlowTrainingConfig, LikelihoodEvent> {
+export class FlowRun extends LikelihoodRun<FlowTrainingConfig, FlowLikelihoodReport> {
   static readonly settings = flowTraining;
   protected readonly product = 'flow';
 
@@ -53,27 +52,13 @@ export class FlowRun extends PictureRun<FlowTrainingConfig, LikelihoodEvent> {
     return new FlowRun(files, { ...config, modelConfig: flow.config.modelConfig }, dataset, flow);
   }
 
-  protected batches(): AsyncIterable<LearningBatch> {
-    const { batch, seed, flip } = this.config;
-    return imagesAndLabels(batches(this.dataset, { batch, seed, flip, position: this.session.position }));
+  protected async likelihood() {
+    const twin = new ImageFlow(this.flow.config, new Generator(0));
+    twin.model.loadStateDict(await this.session.averagedState());
+    return flowLikelihood.bind(undefined, twin);
   }
 
   protected async write(folder: string): Promise<void> {
     await saveImageFlow(join(folder, 'flow'), this.flow, await this.session.averagedState());
-  }
-
-  /** At each checkpoint the weights for use are asked about pictures that they were not trained on, if there are any. */
-  protected override async *after(
-    step: number,
-    saved: boolean,
-    signal?: AbortSignal,
-  ): AsyncGenerator<LikelihoodEvent, void, undefined> {
-    const { device, threads, testImages: count } = this.config;
-    if (!saved || count === 0 || signal?.aborted) return;
-    const twin = new ImageFlow(this.flow.config, new Generator(0));
-    twin.model.loadStateDict(await this.session.averagedState());
-    const options = { count, signal, compile: { device, threads } };
-    const line = await this.measured(step, (pictures) => flowLikelihood(twin, pictures, options), signal);
-    if (line) yield { kind: 'likelihood', ...line };
   }
 }

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { batches, type Dataset } from '../../data/index.js';
+import type { Dataset } from '../../data/index.js';
 import { openDataset } from '../../data/node/index.js';
 import { writeJson } from '../../io/node/index.js';
 import { type AutoregressiveModel, ImageDistribution } from '../../models/index.js';
@@ -12,16 +12,14 @@ import {
   type ImageLikelihoodReport,
   imageLikelihood,
 } from '../autoregressive.js';
-import { type LearningBatch, LearningSession } from '../learning.js';
-import { imagesAndLabels } from '../session.js';
-import { type Measured, PictureRun } from './folderRun.js';
+import { LearningSession } from '../learning.js';
+import { type LikelihoodEvent, LikelihoodRun } from './likelihoodRun.js';
 import type { LearningEvent, RunFolder } from './runFolder.js';
 
-type LikelihoodEvent = { readonly kind: 'likelihood' } & Measured & ImageLikelihoodReport;
-export type AutoregressiveEvent = LearningEvent | LikelihoodEvent;
+export type AutoregressiveEvent = LearningEvent | LikelihoodEvent<ImageLikelihoodReport>;
 
 /** The training of an {@link ImageDistribution} in a folder: see {@link RunFolder}. The weights for use are in `distribution/`. */
-export class AutoregressiveRun extends PictureRun<AutoregressiveTraining, LikelihoodEvent> {
+export class AutoregressiveRun extends LikelihoodRun<AutoregressiveTraining, ImageLikelihoodReport> {
   static readonly settings = autoregressiveTraining;
   protected readonly product = 'distribution';
 
@@ -51,24 +49,10 @@ export class AutoregressiveRun extends PictureRun<AutoregressiveTraining, Likeli
     return new AutoregressiveRun(files, resolved, dataset, distribution);
   }
 
-  protected batches(): AsyncIterable<LearningBatch> {
-    const { batch, seed, flip } = this.config;
-    return imagesAndLabels(batches(this.dataset, { batch, seed, flip, position: this.session.position }));
-  }
-
-  /** At each checkpoint the averaged weights are asked about pictures that they were not trained on, if there are any. */
-  protected override async *after(
-    step: number,
-    saved: boolean,
-    signal?: AbortSignal,
-  ): AsyncGenerator<LikelihoodEvent, void, undefined> {
-    const { device, threads, testImages: count } = this.config;
-    if (!saved || count === 0 || signal?.aborted) return;
+  protected async likelihood() {
     const twin = new ImageDistribution(this.distribution.config, new Generator(0));
     twin.model.loadStateDict(await this.session.averagedState());
-    const options = { count, signal, compile: { device, threads } };
-    const line = await this.measured(step, (pictures) => imageLikelihood(twin, pictures, options), signal);
-    if (line) yield { kind: 'likelihood', ...line };
+    return imageLikelihood.bind(undefined, twin);
   }
 
   protected async write(folder: string): Promise<void> {

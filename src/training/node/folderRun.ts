@@ -99,7 +99,7 @@ export abstract class FolderRun<C extends RunSettings, E = never, S extends Lear
 }
 
 /** Which pictures a run learns from. */
-interface PictureSettings {
+export interface PictureSettings {
   readonly data: string;
   readonly size?: number;
   readonly skipCorrupt: boolean;
