@@ -1,7 +1,7 @@
 import { type AffinePath, affinePathOf, convertOnPath, type FlowPath } from '../diffusion/index.js';
 import type { Denoiser } from '../models/index.js';
-import { Module } from '../nn/index.js';
 import type { Tensor } from '../tensor/index.js';
+import { TranslatedDenoiser } from './translatedDenoiser.js';
 
 /** Ratios of signal to noise beyond these count as these: paths may begin or end there, or have no velocity. */
 const [LEAST, MOST] = [Math.exp(-5), 100];
@@ -11,28 +11,14 @@ const [LEAST, MOST] = [Math.exp(-5), 100];
  * the same ratio of signal to noise two paths differ in scale only, which is a change of variables of their ODEs (Karras
  * et al. 2022; `ScheduleTransformedModel` of facebookresearch/flow_matching). Predicts noise - x0 at timestep 1000 sigma.
  */
-export class FlowOnPath extends Module implements Denoiser {
+export class FlowOnPath extends TranslatedDenoiser {
   static readonly className = 'FlowOnPath';
-  readonly config: object;
-  readonly inChannels: number;
-  readonly outChannels: number;
 
   constructor(
-    readonly model: Denoiser,
+    model: Denoiser,
     readonly path: AffinePath,
   ) {
-    super();
-    this.config = model.config;
-    this.inChannels = model.inChannels;
-    this.outChannels = model.outChannels;
-  }
-
-  get sampleSize(): number {
-    return this.model.sampleSize;
-  }
-
-  get nullClass(): number | undefined {
-    return this.model.nullClass;
+    super(model);
   }
 
   /** As {@link Denoiser.forward}; timesteps in [0, 1000]. */

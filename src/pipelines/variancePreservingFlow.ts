@@ -1,7 +1,7 @@
 import { noiseSchedule } from '../diffusion/index.js';
 import type { Denoiser } from '../models/index.js';
-import { Module } from '../nn/index.js';
 import { constant, gather, type Tensor } from '../tensor/index.js';
+import { TranslatedDenoiser } from './translatedDenoiser.js';
 
 /**
  * A model of rectified flow as one of a variance preserving process, so that every sampler can run it: at the same ratio
@@ -10,29 +10,14 @@ import { constant, gather, type Tensor } from '../tensor/index.js';
  * (Karras et al. 2022, arXiv:2206.00364: the scale is a change of variables). Predicts v; timesteps between the whole ones are read as samplers in sigma
  * space place them, in the logarithm of s. The noise schedule is the default of all samplers, DDPM's linear one.
  */
-export class VariancePreservingFlow extends Module implements Denoiser {
-  readonly config: object;
-  readonly inChannels: number;
-  readonly outChannels: number;
-
+export class VariancePreservingFlow extends TranslatedDenoiser {
   /** @param model predicts flow, without a learned variance. @throws RangeError when it has one. */
-  constructor(readonly model: Denoiser) {
-    super();
+  constructor(model: Denoiser) {
+    super(model);
     if (model.outChannels !== model.inChannels)
       throw new RangeError(
         `VariancePreservingFlow: the model gives ${model.outChannels} channels for ${model.inChannels}, expected as many`,
       );
-    this.config = model.config;
-    this.inChannels = model.inChannels;
-    this.outChannels = model.outChannels;
-  }
-
-  get sampleSize(): number {
-    return this.model.sampleSize;
-  }
-
-  get nullClass(): number | undefined {
-    return this.model.nullClass;
   }
 
   /** As {@link Denoiser.forward}; timesteps in [0, 999]. */
