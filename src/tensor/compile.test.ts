@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import * as ort from 'onnxruntime-node';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { type NdArray, ndarray, zeros } from '../array/index.js';
@@ -53,6 +55,29 @@ describe('compile', () => {
     await f([vector(5, 6)]);
     expect(trace).toHaveBeenCalledTimes(4);
     await f.release();
+  });
+
+  it('keeps nothing of the graph, however long the weights live', async () => {
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    const [v, moment] = [variable(vector(1, 2)), variable(vector(0, 0))];
+    const nodes: WeakRef<Tensor>[] = [];
+    const f = compile((x: Tensor) => {
+      // Weights that are re-laid out after x are younger than x.
+      const product = x.square().mul(v.mul(3));
+      const y = product.mul(randn([2], new Generator(0)));
+      moment.assign(moment.mul(0.5).add(y.mul(0.5)));
+      nodes.push(new WeakRef(product), new WeakRef(y));
+      return { y };
+    });
+    await f(vector(1, 2));
+    const { y } = await f(vector(1, 2));
+    expect(y.shape).toEqual([2]);
+    await new Promise(setImmediate); // what was looked at by a WeakRef lives to the end of its turn
+    collect();
+    expect(nodes.map((node) => node.deref())).toEqual([undefined, undefined]);
+    await f.release();
+    expect(v.shape).toEqual([2]);
   });
 
   it('traces again after a failed trace', async () => {

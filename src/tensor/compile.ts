@@ -10,16 +10,17 @@ import {
   toDeviceValue,
   toHost,
 } from '../runtime/index.js';
+import { discard } from './discard.js';
 import { forFrozenCpu } from './frozenCpu.js';
 import { emitGraph, reachable } from './graph.js';
 import { type HostLoop, hostLoops } from './hostLoop.js';
 import { withBlockedLayout } from './ops/blockedLayout.js';
 import { input } from './ops/leaves.js';
-import { drawn, isDraw } from './ops/random.js';
+import { isDraw, samplerOf } from './ops/random.js';
 import { PreparedWeight } from './preparedWeight.js';
 import { quantized } from './quantize.js';
 import type { Tensor } from './tensor.js';
-import { arrayLeaf, flatten, mapTree, structureOf, type Tree, tensorLeaf } from './tree.js';
+import { arrayLeaf, flatten, mapTree, nameLeaf, structureOf, type Tree, tensorLeaf } from './tree.js';
 import { collectUpdates, Variable } from './variable.js';
 import { forWebGpu } from './webgpu.js';
 
@@ -108,33 +109,40 @@ export function evaluate(tensors: Tree<Tensor>, options: CompileOptions = {}): P
   });
 }
 
+/** What is left of a traced function: names in its session. The graph itself would be walked by each garbage collection. */
 interface Trace {
   readonly device: Device;
   /** Absent when there is nothing to compute before the loops. */
   readonly session: Session | undefined;
-  /** Names of the arguments in the graph; undefined for one it does not read. */
+  /** Of the arguments; undefined for one it does not read. */
   readonly args: readonly (string | undefined)[];
   readonly live: ReadonlyMap<Variable, string>;
   /** In the order they were written. */
-  readonly draws: ReadonlyMap<Tensor, string>;
+  readonly draws: readonly { readonly name: string; readonly sample: () => NdArray }[];
   /** Versions of the variables whose values are in the session. */
   readonly frozen: ReadonlyMap<Variable, number>;
-  readonly result: Tree<Tensor>;
-  readonly loops: readonly HostLoop[];
+  readonly result: Tree<string>;
+  readonly loops: readonly NamedLoop[];
   /** Variables that the graph updates. */
   readonly updates: ReadonlyMap<Variable, string>;
-  /** Names of the results and of what the loops read. */
-  readonly outputs: ReadonlyMap<Tensor, string>;
+  /** All that the session is asked for. */
+  readonly outputs: readonly string[];
+}
+
+/** A host loop, and which outputs it reads. */
+interface NamedLoop extends Pick<HostLoop, 'variables' | 'run'> {
+  readonly arrays: readonly string[];
+  readonly scalars: readonly string[];
 }
 
 /** One traced function for one set of shapes: a session, and the host loops that follow it. */
 class Program {
   /** What only the host loops read. */
-  private readonly loopOnly: readonly Tensor[];
+  private readonly loopOnly: readonly string[];
 
   private constructor(private readonly trace: Trace) {
-    const kept = new Set(flatten(trace.result, tensorLeaf));
-    this.loopOnly = [...new Set(trace.loops.flatMap((loop) => loop.arrays))].filter((x) => !kept.has(x));
+    const kept = new Set(flatten(trace.result, nameLeaf));
+    this.loopOnly = [...new Set(trace.loops.flatMap((loop) => loop.arrays))].filter((name) => !kept.has(name));
   }
 
   static async create(
@@ -174,6 +182,8 @@ class Program {
       );
 
     const { graph, outputNames } = emitGraph({ inputs: new Map([...inputs, ...live, ...draws]), weights, outputs });
+    const nameOf = new Map(fetched.map((x, i) => [x, outputNames[i]]));
+    const names = (tensors: readonly Tensor[]) => tensors.map((x) => nameOf.get(x)!);
     const nextNames = outputNames.slice(fetched.length);
     // The engine's optimiser breaks the order of a training step, and merges checkpointed sections with their copies.
     const asWritten = updates.size > 0 || reachable(wanted).some((x) => x.section !== undefined);
@@ -191,15 +201,20 @@ class Program {
       session,
       args: [...inputs.values()].map((name) => (read.has(name) ? name : undefined)),
       live,
-      draws,
+      draws: [...draws].map(([x, name]) => ({ name, sample: samplerOf(x) })),
       frozen: new Map([
         ...frozen.map((v) => [v, v.version] as const),
         ...prepared.map((v) => [v.source, v.sourceVersion] as const),
       ]),
-      result,
-      loops,
+      result: mapTree(result, tensorLeaf, (x) => nameOf.get(x)!),
+      loops: loops.map(({ arrays, scalars, variables, run }) => ({
+        arrays: names(arrays),
+        scalars: names(scalars),
+        variables,
+        run,
+      })),
       updates: new Map([...rest.keys()].map((v, i) => [v, nextNames[i]])),
-      outputs: new Map(fetched.map((x, i) => [x, outputNames[i]])),
+      outputs: outputNames,
     });
   }
 
@@ -215,25 +230,18 @@ class Program {
     });
     for (const [v, name] of live) feeds[name] = await v.state.on(device);
     for (const v of loops.flatMap((loop) => loop.variables)) await v.state.read();
-    for (const [x, name] of draws) feeds[name] = toDeviceValue(drawn(x));
+    for (const { name, sample } of draws) feeds[name] = toDeviceValue(sample());
 
-    const values = (await session?.run(feeds, [...outputs.values(), ...updates.values()])) ?? {};
-    const read = (x: Tensor): NdArray => toHost(values[outputs.get(x)!]);
+    const values = (await session?.run(feeds, outputs)) ?? {};
+    const read = (name: string): NdArray => toHost(values[name]);
     for (const loop of loops)
       loop.run(
         loop.arrays.map(read),
-        loop.scalars.map((x) => (read(x).data as Float32Array)[0]),
+        loop.scalars.map((name) => (read(name).data as Float32Array)[0]),
       );
     for (const [v, name] of updates) v.receive(values[name], session!);
-    this.discardLoopArrays(values);
-    return mapTree<Tensor, NdArray>(result, tensorLeaf, read);
-  }
-
-  /** Gradients are as large as the model: their memory goes back at once instead of waiting for the collector. */
-  private discardLoopArrays(values: Readonly<Record<string, DeviceValue>>): void {
-    const { outputs } = this.trace;
-    const buffers = this.loopOnly.map((x) => (values[outputs.get(x)!].data as Float32Array).buffer as ArrayBuffer);
-    if (buffers.length > 0) structuredClone(0, { transfer: buffers });
+    discard(this.loopOnly.map((name) => (values[name].data as Float32Array).buffer)); // gradients are as large as the model
+    return mapTree(result, nameLeaf, read);
   }
 
   async release(): Promise<void> {

@@ -80,7 +80,12 @@ function hostLoop(targets: readonly Variable[], updates: ReadonlyMap<Variable, T
   };
   const results = targets.map((v) => operand(updates.get(v)!, v));
   const loop = loopOf({ variables: variables.length, arrays: arrays.length, scalars: scalars.length, steps, results });
-  const run: HostLoop['run'] = (values, numbers) => {
+  return { arrays, scalars, variables, run: runner(loop, variables, targets) };
+}
+
+/** A function of its own, which does not keep the graph alive. */
+function runner(loop: Loop, variables: readonly Variable[], targets: readonly Variable[]): HostLoop['run'] {
+  return (values, numbers) => {
     const state = variables.map((v) => v.value);
     loop(
       [...state, ...values].map((array) => array.data as Float32Array),
@@ -88,7 +93,6 @@ function hostLoop(targets: readonly Variable[], updates: ReadonlyMap<Variable, T
     );
     for (const v of targets) v.changed();
   };
-  return { arrays, scalars, variables, run };
 }
 
 const loops = new Map<string, Loop>();

@@ -93,12 +93,14 @@ export function asCopy<T>(tag: string, build: () => T): T {
 
 /**
  * Builds a node, or finds it: the same primitive on the same inputs is the same node.
- * The table hangs on the youngest input, so that it lives exactly as long as the graph it belongs to.
+ * The table hangs on the input that passes first, of several on the youngest, so that it lives exactly as long as the
+ * graph it belongs to.
  */
 export function apply<A extends Attrs>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor {
   const key = `${op.name} ${inputs.map((x) => x.id)} ${JSON.stringify(attrs)} ${copy}`;
   let holder = inputs[0];
-  for (const x of inputs) if (rank(x) > rank(holder)) holder = x;
+  for (const x of inputs)
+    if (x.passing > holder.passing || (x.passing === holder.passing && x.id > holder.id)) holder = x;
   holder.consumers ??= new Map();
   const known = holder.consumers.get(key);
   if (known) return known;
@@ -107,9 +109,6 @@ export function apply<A extends Attrs>(op: Op<A>, inputs: readonly Tensor[], att
   holder.consumers.set(key, node);
   return node;
 }
-
-// Constants are shared by all graphs, so they never hold the table while anything else can.
-const rank = (x: Tensor): number => (x.op.name === 'constant' ? x.id - Number.MAX_SAFE_INTEGER : x.id);
 
 /** Leaves have no inputs and are never merged. */
 export function leaf(op: Op, attrs: Attrs, shape: Shape, dtype: DType): Tensor {

@@ -1,4 +1,5 @@
 import { bytesPerElement, type FileRange, fromBytes, type NdArray, StoredArray, toFloat32 } from '../array/index.js';
+import { discard } from './discard.js';
 import { once } from './once.js';
 import { Variable } from './variable.js';
 
@@ -40,7 +41,7 @@ export function withNumbers<T>(weight: Variable, use: (numbers: NdArray<'float32
   const read = fromBytes(stored.read(), weight.shape, stored.dtype);
   const numbers = toFloat32(read);
   const result = use(numbers);
-  structuredClone(0, { transfer: [...new Set([read.data.buffer, numbers.data.buffer])] as ArrayBuffer[] });
+  discard([read.data.buffer, numbers.data.buffer]);
   return result;
 }
 

@@ -19,6 +19,8 @@ export class Tensor {
   readonly id = count++;
   /** The nodes built on this one, by signature. */
   consumers?: Map<string, Tensor>;
+  /** How soon it is of no more use: constants are shared by all graphs, variables by those of a model. */
+  readonly passing: 0 | 1 | 2;
 
   constructor(
     readonly op: Op,
@@ -27,7 +29,10 @@ export class Tensor {
     readonly shape: Shape,
     readonly dtype: DType,
     readonly section: Section | undefined,
-  ) {}
+  ) {
+    const leaf = op.name === 'constant' ? 0 : op.name === 'variable' ? 1 : 2;
+    this.passing = inputs.length === 0 ? leaf : (Math.max(...inputs.map((x) => x.passing)) as 0 | 1 | 2);
+  }
 
   /** Tensors in a node's attributes (the body of a loop) count by identity. */
   toJSON(): number {

@@ -10,6 +10,7 @@ interface LeafKind<T> {
 }
 
 export const tensorLeaf: LeafKind<Tensor> = { name: 'a tensor', is: (x) => x instanceof Tensor };
+export const nameLeaf: LeafKind<string> = { name: 'a name', is: (x) => typeof x === 'string' };
 export const arrayLeaf: LeafKind<NdArray> = {
   name: 'an NdArray',
   is: (x): x is NdArray => typeof x === 'object' && x !== null && 'dtype' in x && 'data' in x,

@@ -17,7 +17,8 @@ export function draw(shape: Shape, dtype: DType, sample: () => NdArray): Tensor 
 }
 
 export const isDraw = (x: Tensor): boolean => x.op === drawOp;
-export const drawn = (x: Tensor): NdArray => (x.attrs.sample as () => NdArray)();
+/** What draws a value of it. */
+export const samplerOf = (x: Tensor): (() => NdArray) => x.attrs.sample as () => NdArray;
 
 /** Standard normal numbers from an explicit generator: the stream of torch.randn. */
 export const randn = (shape: Shape, rng: Generator): Tensor => draw(shape, 'float32', () => rng.randn(shape));
