@@ -19,7 +19,7 @@ export class Tensor {
   readonly id = count++;
   /** The nodes built on this one, by signature. */
   consumers?: Map<string, Tensor>;
-  /** How soon it is of no more use: constants are shared by all graphs, variables by those of a model. */
+  /** How soon it is of no more use: 0, constants, which all graphs share; 1, of variables, as a model's graphs do; 2, of one trace. */
   readonly passing: 0 | 1 | 2;
 
   constructor(
