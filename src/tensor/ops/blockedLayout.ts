@@ -1,6 +1,7 @@
+import { ndarray } from '../../array/index.js';
 import { apply } from '../op.js';
 import { type Rules, rewrite } from '../rewrite.js';
-import { sameShape } from '../shape.js';
+import { range, sameShape } from '../shape.js';
 import type { Tensor } from '../tensor.js';
 import type { AffineAttrs } from './affine.js';
 import {
@@ -19,9 +20,11 @@ import { sumsInConvolutions } from './blockedSums.js';
 import { blockedTransposedConvolutions } from './blockedTransposedConv.js';
 import { type ScaleShiftAttrs, scaleShift } from './channels.js';
 import type { Pair } from './conv.js';
+import { gather } from './indexing.js';
+import { constant } from './leaves.js';
 import { type GroupNormAttrs, groupNormByChannels } from './normalize.js';
 import { rowMoves } from './rowMoves.js';
-import { concat, slice } from './shape.js';
+import { concat } from './shape.js';
 
 /**
  * The outputs with convolutions, and what stands between them, in onnxruntime's blocked layout, which by itself it uses
@@ -167,7 +170,11 @@ function betweenConvolutions(layout: BlockedLayout, leastNorm?: number): Rules {
     slice([x], attrs) {
       const { axis, start, end, step } = attrs as Readonly<Record<string, number>>;
       const whole = axis === 1 && step === 1 && start % block === 0 && end % block === 0;
-      return isUnblocked(x) && whole ? unblocked(slice(x.inputs[0], axis, start, end)) : undefined;
+      if (!isUnblocked(x) || !whole) return undefined;
+      const [n, c, height, width] = x.shape;
+      const blocks = x.inputs[0].reshape([n, c / block, height * width * block]);
+      const indices = constant(ndarray(range((end - start) / block, start / block), undefined, 'int32'));
+      return unblocked(gather(blocks, indices, 1).reshape([n, end - start, height, width])); // Slice has one thread
     },
     repeat2d: ([x], { factor }) => (isUnblocked(x) ? unblocked(blockedRepeat(x.inputs[0], factor as Pair)) : undefined),
     avgPool2d: ([x], { kernel }) =>
