@@ -35,8 +35,8 @@ export function forFrozenCpu(outputs: readonly Tensor[], block?: number): Tensor
 /** Elements from which a group norm in blocks takes no longer than one of reordered images (docs/performance.md). */
 const LARGE_NORM = 2 ** 15;
 
-/** Larger weights would no longer stay in their file, and few columns are those of narrow heads, which cost moving. */
-const isWorthBlocks = (w: Tensor): boolean => w.size <= 2 ** 18 && Math.min(...w.shape) >= 128;
+/** Larger weights would no longer stay in their file. */
+const isWorthBlocks = (w: Tensor): boolean => w.size <= 2 ** 18;
 
 const kernelInBlocks = (w: Tensor, block: number): Tensor =>
   w instanceof Variable ? blockedWeight(w, block) : blockedKernel(w, block);
