@@ -5,8 +5,8 @@ import type { Tensor } from '../tensor.js';
 import { type BlockedLayout, blockedConv, everyPixel, unblocked } from './blocked.js';
 import { blockedKernel } from './blockedConv.js';
 import { type ConvAttrs, type Pair, turnedKernel } from './conv.js';
-import { gather } from './indexing.js';
 import { constant } from './leaves.js';
+import { matmul } from './linear.js';
 import { stack } from './shape.js';
 import { convOfDoubled, halvingAttrs, spreadKernel } from './upsampledConv.js';
 
@@ -52,13 +52,12 @@ function tapsOf(parity: number, kernel: number, padding: number): { taps: number
 function pickedTaps(w: Tensor, rows: readonly number[], columns: readonly number[]): Tensor {
   const [kh, kw] = w.shape.slice(2);
   const picked = (x: Tensor, tap: (row: number, column: number) => number): Tensor => {
+    const [o, c] = x.shape;
     const indices = rows.flatMap((row) => columns.map((column) => tap(row, column)));
-    const taps = gather(
-      x.reshape([x.shape[0], x.shape[1], -1]),
-      constant(ndarray(indices, [indices.length], 'int32')),
-      2,
-    );
-    return taps.reshape([x.shape[0], x.shape[1], rows.length, columns.length]);
+    const picks = range(kh * kw).flatMap((at) => indices.map((index) => Number(index === at)));
+    // Of the shortest runs a product takes a fifth of Gather's time.
+    const taps = matmul(x.reshape([o * c, kh * kw]), constant(ndarray(picks, [kh * kw, indices.length])));
+    return taps.reshape([o, c, rows.length, columns.length]);
   };
   // Turning twice would be to copy twice.
   if (w.op.name === 'turnedKernel') return picked(w.inputs[0], (row, column) => (kh - 1 - row) * kw + kw - 1 - column);

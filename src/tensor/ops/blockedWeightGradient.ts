@@ -90,7 +90,7 @@ function ofOnePixel(image: Tensor, g: Tensor, block: number): Tensor {
     stride: [positions, 1],
     groups: n,
   });
-  return unblocked(perSample.reshape([n, o, c / block, block]).sum(0, true));
+  return unblocked(sumTo(perSample.reshape([n, o, c / block, block]), [1, o, c / block, block]));
 }
 
 /** The row of a matrix that belongs at a place; undefined for zeros. */

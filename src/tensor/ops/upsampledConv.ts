@@ -55,14 +55,14 @@ const SAME_3X3 = '3,3,1,1,1,1,1,1,1,1,1';
 export const halvingAttrs = convAttrs({ stride: 2, padding: 1 });
 
 /** [3 * 3, 4 * 4]: where each tap of a kernel goes when it is spread over two pixels that were one. */
-const spread = constant(
+const spreadTaps = range(9).map((tap) => {
+  const [row, column] = [Math.floor(tap / 3), tap % 3];
+  return range(16).map((at) => Number([0, 1].includes(Math.floor(at / 4) - row) && [0, 1].includes((at % 4) - column)));
+});
+const spread = constant(ndarray(spreadTaps.flat(), [9, 16]));
+const spreadInReverse = constant(
   ndarray(
-    range(9).flatMap((tap) => {
-      const [row, column] = [Math.floor(tap / 3), tap % 3];
-      return range(16).map((at) =>
-        Number([0, 1].includes(Math.floor(at / 4) - row) && [0, 1].includes((at % 4) - column)),
-      );
-    }),
+    spreadTaps.flatMap((taps) => taps.toReversed()),
     [9, 16],
   ),
 );
@@ -72,8 +72,9 @@ export function spreadKernel(w: Tensor): Tensor {
   return turnedKernel(matmul(w.reshape([o * c, 9]), spread).reshape([o, c, 4, 4]));
 }
 const spreadShape = ({ shape: [o, c] }: Tensor): readonly number[] => [c, o, 4, 4];
-/** Its adjoint: [C, O, 4, 4] to [O, C, 3, 3]. */
+/** Its adjoint, [C, O, 4, 4] to [O, C, 3, 3], which turns the kernel back as well. */
 function gatheredKernel(w: Tensor): Tensor {
   const [c, o] = w.shape;
-  return matmul(turnedKernel(w).reshape([o * c, 16]), spread, { transB: true }).reshape([o, c, 3, 3]);
+  const rows = w.transpose([1, 0, 2, 3]).reshape([o * c, 16]);
+  return matmul(rows, spreadInReverse, { transB: true }).reshape([o, c, 3, 3]);
 }
