@@ -54,6 +54,19 @@ describe('emitted graphs', () => {
     expect(graph.inputs).toEqual([{ name: 'x', dtype: 'float32', shape: [2, 3] }]);
   });
 
+  it('have single numbers in the rank of columns that they meet: of another rank, onnxruntime is ten times slower', () => {
+    const [column, one] = [input([2, 3, 1], 'float32'), input([], 'float32')];
+    const inputs = new Map([column, one, x].map((t, i) => [t, `i${i}`]));
+    const shapes = (output: Tensor) => {
+      const { graph } = emitGraph({ inputs, weights: new Map(), outputs: [output] });
+      return graph.initializers.map(({ array }) => array.shape);
+    };
+    expect(shapes(column.mul(2))).toEqual([[1, 1, 1]]);
+    expect(shapes(x.mul(2))).toEqual([[]]);
+    expect(counts([column.mul(one)])).toEqual({ Reshape: 1, Mul: 1 });
+    expect(counts([x.mul(one)])).toEqual({ Mul: 1 });
+  });
+
   it('give every output a value of its own', () => {
     const z = x.exp();
     const { graph, outputNames } = emitGraph({ inputs: new Map([[x, 'x']]), weights: new Map(), outputs: [z, z, x] });

@@ -1,10 +1,10 @@
-import type { DType } from '../../array/index.js';
+import { type DType, ndarray, type Shape } from '../../array/index.js';
 import { type Attributes, dataTypes } from '../../runtime/index.js';
-import { apply, type NodeView, type Op } from '../op.js';
+import { apply, type Emitter, type NodeView, type Op } from '../op.js';
 import { broadcast, isFloat } from '../shape.js';
 import type { Tensor } from '../tensor.js';
 import { affine } from './affine.js';
-import { constant } from './leaves.js';
+import { constant, scalarValue } from './leaves.js';
 import { sumTo } from './reduce.js';
 
 type Nothing = Record<string, never>;
@@ -75,12 +75,13 @@ const geluErf = unary('gelu', {
 const geluTanh = unary('geluTanh', {
   type: 'FastGelu',
   domain: 'com.microsoft',
-  // y = x s with s = sigmoid(v), v = 2u, u the argument of the paper's tanh: dy/dx = s + x v' s (1 - s), and
-  // x v' = 3 v - 2 GELU_LINEAR x. With s' = 1 - s = sigmoid(-v) that is 1 - s' (1 + 2 GELU_LINEAR y - 3 v s).
+  // y = x s with s = sigmoid(v), v = 2u = x r, u the argument of the paper's tanh: dy/dx = s + x v' s (1 - s), and
+  // x v' = 3 v - 2 GELU_LINEAR x. With s' = 1 - s = sigmoid(-v) that is 1 - s' (1 + 2 GELU_LINEAR y - 3 r y).
   gradient: (x, y) => (g) => {
-    const minusV = affine(x.square(), -GELU_CUBIC, -GELU_LINEAR).mul(x);
-    const third = affine(y, (2 / 3) * GELU_LINEAR, 1 / 3, apply(sigmoidLinear, [minusV], { alpha: -1 }));
-    return affine(third.mul(sigmoid(minusV)), -3, 1).mul(g);
+    const minusR = affine(x.square(), -GELU_CUBIC, -GELU_LINEAR);
+    const rest = sigmoid(minusR.mul(x));
+    const third = affine(y, (2 / 3) * GELU_LINEAR, 1 / 3, minusR.mul(y));
+    return affine(third.mul(rest), -3, 1).mul(g);
   },
 });
 /** GELU (Hendrycks & Gimpel): exact with `erf`, or its `tanh` approximation. */
@@ -129,8 +130,10 @@ function binary(name: string, o: BinaryOptions): (a: Tensor, b: Tensor) => Tenso
         );
       return { shape: broadcast(a.shape, b.shape, name), dtype: o.result ?? a.dtype };
     },
-    emit: (e, { inputs: [a, b] }) =>
-      e.node(o.type ?? name[0].toUpperCase() + name.slice(1), [e.name(a), e.name(b)], o.attributes),
+    emit: (e, { inputs, shape }) => {
+      const operands = inputs.map((x) => operand(e, x, shape));
+      return e.node(o.type ?? name[0].toUpperCase() + name.slice(1), operands, o.attributes);
+    },
     gradient:
       gradient &&
       (({ inputs: [a, b], output }: NodeView) => {
@@ -142,6 +145,17 @@ function binary(name: string, o: BinaryOptions): (a: Tensor, b: Tensor) => Tenso
     expression: o.expression as Op['expression'],
   };
   return (a, b) => apply(op, [a, b], none);
+}
+
+/** A single number gets the rank of the result: else onnxruntime's loop runs along the last axis, even where that is 1. */
+function operand(e: Emitter, x: Tensor, shape: Shape): string {
+  if (x.size !== 1 || x.rank === shape.length || shape.at(-1) !== 1) return e.name(x);
+  const ones = shape.map(() => 1);
+  const number = scalarValue(x);
+  if (number !== undefined) return e.constant(ndarray([number], ones, x.dtype));
+  const reshaped = x.reshape(ones);
+  e.compute([reshaped]);
+  return e.name(reshaped);
 }
 
 export const add = binary('add', { gradient: () => [(g) => g, (g) => g], expression: (a, b) => `${a} + ${b}` });
