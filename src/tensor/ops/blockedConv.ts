@@ -1,7 +1,7 @@
 import { once } from '../once.js';
 import type { Rules } from '../rewrite.js';
 import type { Tensor } from '../tensor.js';
-import { type BlockedLayout, blockedConv, isUnblocked, unblocked } from './blocked.js';
+import { type BlockedLayout, blockedConv, isUnblocked, reordered, unblocked } from './blocked.js';
 import { blockedWeightGradient } from './blockedWeightGradient.js';
 import { type ConvAttrs, turnedTaps } from './conv.js';
 import { gather } from './indexing.js';
@@ -36,24 +36,19 @@ export function blockedConvolutions(
 
 /**
  * A kernel [O, I, kH, kW] as [O / block, I / block, kH kW, block of I, block of O]; of fewer channels than a block, as
- * [O / block, I, kH kW, block of O]. In steps, matrices transposed and then whole blocks moved: a fifth of the time of one
- * transposition.
+ * [O / block, I, kH kW, block of O]. The engine's reordering of images brings the last axis there, then whole rows are
+ * moved: a sixth of the time of one transposition.
  */
 export function blockedKernel(w: Tensor, block: number): Tensor {
-  const [rows, columns] = w.shape;
-  if (columns < block)
-    return w
-      .reshape([rows / block, block, -1])
-      .transpose([0, 2, 1])
-      .reshape(w.shape);
-  const turned = w.op.name === 'turnedKernel';
-  const [o, c, kh = 1, kw = 1] = (turned ? w.inputs[0] : w).shape;
-  const inputsFirst = (turned ? w.inputs[0] : w).reshape([o, c * kh * kw]).transpose();
-  if (!turned) {
-    const blocks = inputsFirst.reshape([c / block, block, kh * kw, o / block, block]);
-    return blocks.transpose([3, 0, 2, 1, 4]).reshape(w.shape);
+  const [rows, columns, kh = 1, kw = 1] = w.shape;
+  const taps = kh * kw;
+  if (w.op.name === 'turnedKernel' && columns >= block) {
+    const inputsLast = reordered(w.inputs[0].reshape([columns, rows, taps, 1]));
+    const moved = inputsLast.reshape([columns / block, block, rows / block, taps, block]).transpose([2, 0, 3, 1, 4]);
+    return gather(moved, turnedTaps(taps), 2).reshape(w.shape);
   }
-  const tapsFirst = inputsFirst.reshape([c, kh * kw * o]).transpose();
-  const blocks = tapsFirst.reshape([kh * kw, o / block, block, c / block, block]).transpose([3, 1, 0, 2, 4]);
-  return gather(blocks, turnedTaps(kh * kw), 2).reshape(w.shape);
+  const outputsLast = reordered(w.reshape([1, rows, columns * taps, 1]));
+  if (columns < block || taps === 1) return outputsLast.reshape(w.shape);
+  const blocks = outputsLast.reshape([rows / block, columns / block, block, taps, block]);
+  return blocks.transpose([0, 1, 3, 2, 4]).reshape(w.shape);
 }

@@ -69,11 +69,8 @@ export function blockedWeightGradient(layout: BlockedLayout): Rule {
     });
     const length = o * taps * deep;
     const sums = sumTo(ofShares.reshape([c / deep, shares, length]), [c / deep, 1, length]);
-    // A matrix for each image, then short runs: faster than all at once.
-    const channelsFirst = unblocked(sums.reshape([c / deep, o, kernel[0], kernel[1] * deep]))
-      .reshape([c / deep, o * taps, deep])
-      .transpose([0, 2, 1]);
-    return channelsFirst.reshape([c, o, taps]).transpose([1, 0, 2]).reshape(shape);
+    const blocks = sums.reshape([c / deep, o / block, taps, deep, block]).transpose([1, 0, 3, 2, 4]);
+    return unblocked(blocks.reshape([1, o, c * taps, 1])).reshape(shape);
   };
 }
 
