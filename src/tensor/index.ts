@@ -16,7 +16,7 @@ export {
   softmax,
 } from './ops/normalize.js';
 export { draw, rand, randint, randn } from './ops/random.js';
-export { variance } from './ops/reduce.js';
+export { sumOfSquares, variance } from './ops/reduce.js';
 export { avgPool2d, maxPool2d, resizeNearest } from './ops/resample.js';
 export { concat, pad, split, stack } from './ops/shape.js';
 export { conv2d } from './ops/upsampledConv.js';

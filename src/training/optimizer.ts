@@ -1,5 +1,5 @@
 import { zeros } from '../array/index.js';
-import { type Tensor, Variable } from '../tensor/index.js';
+import { sumOfSquares, type Tensor, Variable } from '../tensor/index.js';
 
 export type NamedParameters = ReadonlyMap<string, Variable>;
 
@@ -102,7 +102,7 @@ export function clipGradients(
   maxNorm?: number,
 ): { clipped: readonly Tensor[]; norm: Tensor } {
   const norm = gradients
-    .map((g) => g.square().sum())
+    .map((g) => sumOfSquares(g))
     .reduce((a, b) => a.add(b))
     .sqrt();
   if (maxNorm === undefined) return { clipped: gradients, norm };

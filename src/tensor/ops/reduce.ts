@@ -36,6 +36,10 @@ function reduction(name: string, type: string, gradient?: (view: NodeView<Axes>)
 export const sum = reduction('sum', 'ReduceSum', ({ inputs: [x], attrs }) => [
   (g) => restore(g, x, attrs).expand(x.shape),
 ]);
+/** Of x², in one pass. */
+export const sumOfSquares = reduction('sumOfSquares', 'ReduceSumSquare', ({ inputs: [x], attrs }) => [
+  (g) => restore(g, x, attrs).mul(2).mul(x),
+]);
 export const mean = reduction('mean', 'ReduceMean', ({ inputs: [x], attrs }) => [
   (g) =>
     restore(g, x, attrs)
