@@ -36,8 +36,8 @@ export function blockedConvolutions(
 
 /**
  * A kernel [O, I, kH, kW] as [O / block, I / block, kH kW, block of I, block of O]; of fewer channels than a block, as
- * [O / block, I, kH kW, block of O]. The engine's reordering of images brings the last axis there, then whole rows are
- * moved: a sixth of the time of one transposition.
+ * [O / block, I, kH kW, block of O]. The engine's reordering of images brings the last axis there, on all threads, then
+ * whole rows are moved.
  */
 export function blockedKernel(w: Tensor, block: number): Tensor {
   const [rows, columns, kh = 1, kw = 1] = w.shape;
