@@ -34,6 +34,14 @@ it.each<[string, number[], number[], ConvOptions]>([
   ['a small batch', [2, 16, 9, 8], [32, 16, 3, 3], { padding: 1 }],
   ['a batch that shares no factor', [3, 16, 16, 5], [16, 16, 3, 3], { padding: 1 }],
   ['more than a cache holds', [16, 16, 40, 40], [16, 16, 3, 3], { padding: 1 }],
+  ['fewer channels behind it', [16, 48, 7, 9], [16, 48, 3, 3], { padding: 1 }],
+  ['one channel behind it', [4, 16, 8, 8], [1, 16, 3, 3], { padding: 1 }],
+  [
+    'fewer channels behind it, asymmetric padding and dilated rows',
+    [8, 32, 12, 12],
+    [16, 32, 3, 2],
+    { padding: [[3, 1], [0, 1]], dilation: [2, 1] }, // biome-ignore format: reads better in one line
+  ],
   ['stride 2', [8, 16, 14, 14], [32, 16, 3, 3], { padding: 1, stride: 2 }],
   ['stride 2 with a rest', [4, 16, 10, 9], [16, 16, 2, 2], { stride: 2 }],
   [

@@ -1,10 +1,10 @@
-import { ndarray } from '../../array/index.js';
+import { ndarray, sizeOf } from '../../array/index.js';
 import { once } from '../once.js';
 import type { Rule } from '../rewrite.js';
 import { sameShape } from '../shape.js';
 import type { Tensor } from '../tensor.js';
 import { type BlockedLayout, blockedConv, everyPixel, isUnblocked, unblocked } from './blocked.js';
-import type { Pair, WeightGradientAttrs } from './conv.js';
+import { farPads, type Pair, turnedTaps, type WeightGradientAttrs } from './conv.js';
 import { gather } from './indexing.js';
 import { constant } from './leaves.js';
 import { sumTo } from './reduce.js';
@@ -14,7 +14,8 @@ import { concat } from './shape.js';
 /**
  * The gradient of a convolution's kernel as a blocked convolution: bands of rows of all samples are its channels, the
  * output's gradient is its kernel, and the image's channels lie beside one another in a row, pixel after pixel, so that a
- * step of one tap is a step of a pixel and the result is wide enough for the engine's tiles.
+ * step of one tap is a step of a pixel and the result is wide enough for the engine's tiles. Where the output has fewer
+ * channels, image and gradient change places, for the one that is not the kernel needs edges.
  */
 export function blockedWeightGradient(layout: BlockedLayout): Rule {
   const { block } = layout;
@@ -27,8 +28,9 @@ export function blockedWeightGradient(layout: BlockedLayout): Rule {
     return gather(arrangement.hasZeros ? concat([matrix, zeros]) : matrix, arrangement.indices);
   };
 
-  return ([x, g], attrs, { shape }) => {
-    const { kernel, stride, pads, dilation, groups } = attrs as WeightGradientAttrs;
+  /** @param turned x and g have changed places: the taps come out in reverse. */
+  const gradient = (x: Tensor, g: Tensor, attrs: WeightGradientAttrs, turned: boolean): Tensor | undefined => {
+    const { kernel, stride, pads, dilation, groups } = attrs;
     const [taps, [n, c, tall, wide], [, o, height, width]] = [kernel[0] * kernel[1], x.shape, g.shape];
     const bands = bandsOf(n, height, width, block);
     const rows = Math.ceil(height / bands);
@@ -36,7 +38,7 @@ export function blockedWeightGradient(layout: BlockedLayout): Rule {
     if (rows * bands > 1.25 * height || (taps === 1 && !(isUnblocked(x) && isUnblocked(g)))) return undefined;
     const everyPosition = String(stride) === '1,1' && sameShape(x.shape.slice(2), [height, width]);
     if (taps === 1 && everyPosition && (n < block || n % block === 0))
-      return ofOnePixel(x.inputs[0], g.inputs[0], block).reshape(shape);
+      return ofOnePixel(x.inputs[0], g.inputs[0], block);
     const summed = n * bands;
     const bandAndSample = (i: number): Pair => [Math.floor(i / n), i % n];
 
@@ -69,8 +71,18 @@ export function blockedWeightGradient(layout: BlockedLayout): Rule {
     });
     const length = o * taps * deep;
     const sums = sumTo(ofShares.reshape([c / deep, shares, length]), [c / deep, 1, length]);
-    const blocks = sums.reshape([c / deep, o / block, taps, deep, block]).transpose([1, 0, 3, 2, 4]);
-    return unblocked(blocks.reshape([1, o, c * taps, 1])).reshape(shape);
+    const blocks = sums.reshape([c / deep, o / block, taps, deep, block]);
+    if (!turned) return unblocked(blocks.transpose([1, 0, 3, 2, 4]).reshape([1, o, c * taps, 1]));
+    const inReverse = gather(blocks, turnedTaps(taps), 2);
+    return unblocked(inReverse.transpose([0, 3, 1, 2, 4]).reshape([c, o, taps, 1]));
+  };
+
+  return ([x, g], attrs, { shape }) => {
+    const conv = attrs as WeightGradientAttrs;
+    const everyPosition = String(conv.stride) === '1,1' && sameShape(x.shape.slice(2), g.shape.slice(2));
+    const turned = everyPosition && sizeOf(conv.kernel) > 1 && g.shape[1] < x.shape[1];
+    const there = turned ? gradient(g, x, { ...conv, pads: farPads(conv, conv.kernel) }, true) : undefined;
+    return (there ?? gradient(x, g, conv, false))?.reshape(shape);
   };
 }
 

@@ -107,7 +107,7 @@ function inputGradient(g: Tensor, w: Tensor, shape: readonly number[], attrs: Co
 }
 
 /** How far the gradient's taps reach beyond its edges. */
-const farPads = ({ pads, dilation }: ConvAttrs, kernel: readonly number[]): ConvAttrs['pads'] => {
+export const farPads = ({ pads, dilation }: ConvAttrs, kernel: readonly number[]): ConvAttrs['pads'] => {
   const [vertical, horizontal] = pads.map(([before, after], i): Pair => {
     const reach = dilation[i] * (kernel[i] - 1);
     return [reach - before, reach - after];
