@@ -3,7 +3,7 @@ import { once } from '../once.js';
 import type { Rule } from '../rewrite.js';
 import { sameShape } from '../shape.js';
 import type { Tensor } from '../tensor.js';
-import { type BlockedLayout, blockedConv, everyPixel, isUnblocked, unblocked } from './blocked.js';
+import { type BlockedLayout, blockedConv, everyPixel, isUnblocked, reordered, unblocked } from './blocked.js';
 import { farPads, type Pair, turnedTaps, type WeightGradientAttrs } from './conv.js';
 import { gather } from './indexing.js';
 import { constant } from './leaves.js';
@@ -52,18 +52,23 @@ export function blockedWeightGradient(layout: BlockedLayout): Rule {
       return row < height ? ((sample * (o / block) + at[1]) * height + row) * width + at[4] : undefined;
     }).reshape([shares * o, share, rows, width]);
 
-    const pixels = layout.fits(x) ? layout.blocked(x) : x.transpose([0, 2, 3, 1]);
+    // Samples that fill blocks are brought there first, so that whole pixels of a block are moved.
+    const together = layout.fits(x) && n % block === 0 ? block : 1;
+    const blocks = layout.fits(x) ? layout.blocked(x) : x.transpose([0, 2, 3, 1]);
+    const pixels = together > 1 ? reordered(blocks.reshape([1, n, (c / deep) * tall, wide * deep])) : blocks;
     const reach = (i: 0 | 1, size: number) => (size - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1;
     const size: Pair = [reach(0, rows), reach(1, width)];
+    const imageShape = [c / deep, summed / together, ...size];
     const key = `x ${[n, tall, wide, rows]} ${stride} ${pads}`;
-    const image = arranged(pixels.reshape([-1, deep]), [c / deep, summed, ...size], key, (at) => {
-      const [band, sample] = bandAndSample(at[1]);
+    const moved = arranged(pixels.reshape([-1, deep * together]), imageShape, key, (at) => {
+      const [band, sample] = bandAndSample(at[1] * together);
       const [row, column] = [band * rows * stride[0] + at[2] - pads[0][0], at[3] - pads[1][0]];
       const inside = row >= 0 && row < tall && column >= 0 && column < wide;
-      return inside ? ((sample * (c / deep) + at[0]) * tall + row) * wide + column : undefined;
+      return inside ? (((sample / together) * (c / deep) + at[0]) * tall + row) * wide + column : undefined;
     }).reshape([c / deep, summed, size[0], size[1] * deep]);
+    const image = together > 1 ? moved : layout.blocked(moved);
 
-    const ofShares = blockedConv(layout.blocked(image), filter, {
+    const ofShares = blockedConv(image, filter, {
       stride: [dilation[0], 1],
       pads: everyPixel.pads,
       dilation: [stride[0], stride[1] * deep],
@@ -71,9 +76,9 @@ export function blockedWeightGradient(layout: BlockedLayout): Rule {
     });
     const length = o * taps * deep;
     const sums = sumTo(ofShares.reshape([c / deep, shares, length]), [c / deep, 1, length]);
-    const blocks = sums.reshape([c / deep, o / block, taps, deep, block]);
-    if (!turned) return unblocked(blocks.transpose([1, 0, 3, 2, 4]).reshape([1, o, c * taps, 1]));
-    const inReverse = gather(blocks, turnedTaps(taps), 2);
+    const taken = sums.reshape([c / deep, o / block, taps, deep, block]);
+    if (!turned) return unblocked(taken.transpose([1, 0, 3, 2, 4]).reshape([1, o, c * taps, 1]));
+    const inReverse = gather(taken, turnedTaps(taps), 2);
     return unblocked(inReverse.transpose([0, 3, 1, 2, 4]).reshape([c, o, taps, 1]));
   };
 
