@@ -121,11 +121,11 @@ export function blockedProducts(
         return filled.reshape([columns, rows + missing, 1, 1]);
       };
       const [left, right] = [a, b].map((x) => (isUnblockedRows(x) || images.has(x) ? x.shape[1] : 0));
-      const y =
-        left >= right
-          ? blockedConv(transposed(b), kernelOf(a), everyPixel)
-          : blockedConv(transposed(a), kernelOf(b), everyPixel);
-      return left >= right
+      const leftInBlocks = left > right || (left === right && !headsOf(b));
+      const y = leftInBlocks
+        ? blockedConv(transposed(b), kernelOf(a), everyPixel)
+        : blockedConv(transposed(a), kernelOf(b), everyPixel);
+      return leftInBlocks
         ? unblocked(y).reshape([a.shape[1], b.shape[1]])
         : unblocked(y).reshape([b.shape[1], a.shape[1]]).transpose();
     },
