@@ -166,6 +166,27 @@ it.each<[string, (x: Tensor, w: Tensor, b: Tensor, v: Tensor) => Tensor]>([
   await expectSame((x, w, b, v) => [f(x, w.mul(0.1), b, v.mul(0.1))], inputs);
 });
 
+const throughHeads = (size: number) => (x: Tensor, w: Tensor, b: Tensor, v: Tensor) => {
+  const heads = linear(x, w.mul(0.1), b)
+    .reshape([2, 80, 128 / size, size])
+    .transpose([0, 2, 1, 3]);
+  return linear(heads.tanh().transpose([0, 2, 1, 3]).reshape([2, 80, 128]), v.mul(0.1));
+};
+it.each([4, 8, 16, 32])('heads of %i numbers are brought into blocks and out of them', async (size) => {
+  const inputs = [[2, 80, 64], [128, 64], [128], [64, 128]].map((shape) => rng.randn(shape)); // biome-ignore format: reads better in one line
+  await expectSame((x, w, b, v) => [throughHeads(size)(x, w, b, v)], inputs);
+});
+
+it.each([8, 16, 32])('heads of %i numbers are moved once each way', (size) => {
+  const [x, w, b, v] = [[2, 80, 64], [128, 64], [128], [128, 128]].map((shape) => variable(rng.randn(shape))); // biome-ignore format: reads better in one line
+  const y = throughHeads(size)(x, w, b, v);
+  const rewritten = reachable(withBlockedLayout([y, ...gradients(y.tanh().sum(), [x, w, b, v])], 16));
+  // Out of blocks and into them, forward and backward; and y and its gradient to rows.
+  const wholeMoves = rewritten.filter(({ op, inputs }) => op.name === 'transpose' && inputs[0].size === 2 * 80 * 128);
+  expect(wholeMoves).toHaveLength(6);
+  expect(rewritten.filter(({ op }) => op.name === 'blockedRows')).toHaveLength(2);
+});
+
 /** In blocks, and as the graph was traced. */
 async function expectSame(build: (...xs: Tensor[]) => Tensor[], inputs: NdArray[]): Promise<void> {
   const f = (...xs: Tensor[]) => {

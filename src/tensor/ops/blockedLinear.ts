@@ -31,6 +31,13 @@ export function blockedProducts(
   const suits = (x: Tensor, w: Tensor) =>
     x.rank === 2 && w.rank === 2 && x.dtype === 'float32' && x.shape[0] >= MANY_ROWS && x.shape[0] % 4 === 0;
 
+  /** Of heads [N, heads, L, size]: how many share a block, or how many blocks make up one, and how long the runs are. */
+  const runsOf = ([n, count, length, size]: Shape) => {
+    const run = Math.min(size, block);
+    if (size % run || block % run || run < SHORT_RUN) return undefined;
+    return { n, blocks: (count * size) / block, heads: block / run, length, parts: size / run, run };
+  };
+
   /** Columns as channels. */
   const image = (x: Tensor): Tensor => {
     if (isUnblockedRows(x)) return x.inputs[0];
@@ -38,11 +45,11 @@ export function blockedProducts(
       const [rows, columns] = x.shape;
       const width = range(block, 1).findLast((d) => rows % d === 0)!;
       const heads = headsOf(x);
-      if (!heads || !fills(heads.shape[3]))
-        return apply(blockedRowsOp, [x.reshape([1, rows / width, width, columns])], {});
-      const [n, count, length, size] = heads.shape;
-      const blocks = heads.reshape([n, count, length, size / block, block]).transpose([1, 3, 0, 2, 4]);
-      return blocks.reshape([1, columns, rows / width, width]);
+      const runs = heads && runsOf(heads.shape);
+      if (!runs) return apply(blockedRowsOp, [x.reshape([1, rows / width, width, columns])], {});
+      const { n, blocks, heads: together, length, parts, run } = runs;
+      const ofHeads = heads.reshape([n, blocks / parts, together, length, parts, run]);
+      return ofHeads.transpose([1, 4, 0, 3, 2, 5]).reshape([1, columns, rows / width, width]);
     });
   };
   /** Rows as channels. */
@@ -88,15 +95,16 @@ export function blockedProducts(
         : undefined;
     },
 
-    // Of heads: whole blocks are moved at once.
-    transpose([x], { perm }) {
+    // Of heads: what they have of a block is moved at once.
+    transpose([x], { perm }, { shape }) {
       if (x.rank === 3 && String(perm) === '0,2,1') return isUnblockedRows(x) ? imageOfTokens(x) : tokensOfImage(x);
       const rows = x.op.name === 'reshape' && x.rank === 4 && String(perm) === '0,2,1,3' ? x.inputs[0] : undefined;
       if (!rows || !isUnblockedRows(rows)) return undefined;
-      const [n, length, heads, width] = x.shape;
-      if (!fills(width) || rows.shape.at(-1) !== heads * width) return undefined;
-      const blocks = rows.inputs[0].reshape([heads, width / block, n, length, block]);
-      return blocks.transpose([2, 0, 3, 1, 4]).reshape([n, heads, length, width]);
+      const runs = rows.shape.at(-1) === shape[1] * shape[3] ? runsOf(shape) : undefined;
+      if (!runs) return undefined;
+      const { n, blocks, heads, length, parts, run } = runs;
+      const inBlocks = rows.inputs[0].reshape([blocks / parts, parts, n, length, heads, run]);
+      return inBlocks.transpose([2, 0, 4, 3, 1, 5]).reshape(shape);
     },
 
     linear: ([x, w, bias]) => product(x, w, true, bias),
@@ -141,6 +149,7 @@ function headsOf(x: Tensor): Tensor | undefined {
 }
 
 const MANY_ROWS = 128;
+const SHORT_RUN = 8;
 const FEW_COLUMNS = 64;
 
 /** [1, height, width, C] as a blocked image. */
