@@ -187,6 +187,31 @@ it.each([8, 16, 32])('heads of %i numbers are moved once each way', (size) => {
   expect(rewritten.filter(({ op }) => op.name === 'blockedRows')).toHaveLength(2);
 });
 
+it('takes a sum and a product with one factor for each row in one pass', async () => {
+  const inputs = [[2, 5, 16], [2, 5, 16], [2, 5, 1], [1, 5, 1], [16]].map((shape) => rng.randn(shape)); // biome-ignore format: reads better in one line
+  const [x, y, gate, shared, row] = inputs.map((array) => variable(array));
+  const names = (outputs: Tensor[]) => reachable(withBlockedLayout(outputs, 16)).map(({ op }) => op.name);
+  const fused = ([x, y, gate]: Tensor[]) => [x.add(y.mul(gate)), gate.mul(y).add(x), x.sub(y.mul(gate)).sub(y)];
+  for (const [i, plain] of fused([x, y, gate]).entries()) {
+    expect(names([plain]).filter((name) => name === 'gatedAdd')).toHaveLength(1);
+    await expectSame((...xs) => [fused(xs)[i]], inputs.slice(0, 3));
+  }
+  const product = y.mul(gate);
+  const others = [
+    x.add(y.mul(shared)),
+    x.add(row.mul(gate)),
+    x.add(y.mul(y)),
+    y.mul(gate).sub(x),
+    row.sub(y.mul(gate)),
+  ];
+  for (const outputs of [[x.add(product), product], ...others.map((x) => [x])])
+    expect(names(outputs)).not.toContain('gatedAdd');
+
+  const residual = (x: Tensor, y: Tensor) => y.add(normalize(x).mul(2).tanh());
+  expect(names(gradients(residual(x, y).square().sum(), [x])).filter((name) => name === 'gatedAdd')).toHaveLength(1);
+  await expectSame((x, y) => [residual(x, y).square()], inputs.slice(0, 2));
+});
+
 /** In blocks, and as the graph was traced. */
 async function expectSame(build: (...xs: Tensor[]) => Tensor[], inputs: NdArray[]): Promise<void> {
   const f = (...xs: Tensor[]) => {

@@ -16,10 +16,10 @@ import {
 } from './blocked.js';
 import { blockedConvolutions } from './blockedConv.js';
 import { blockedProducts, isUnblockedRows, movedRows, unblockedRows } from './blockedLinear.js';
-import { sumsInConvolutions } from './blockedSums.js';
 import { blockedTransposedConvolutions } from './blockedTransposedConv.js';
 import { type ScaleShiftAttrs, scaleShift } from './channels.js';
 import type { Pair } from './conv.js';
+import { gatedSums, sumsInConvolutions } from './fusedSums.js';
 import { gather } from './indexing.js';
 import { constant } from './leaves.js';
 import { type GroupNormAttrs, groupNormByChannels } from './normalize.js';
@@ -39,7 +39,7 @@ export function withBlockedLayout(outputs: readonly Tensor[], block: number, fro
     ...(frozen ? {} : blockedTransposedConvolutions(layout)),
     ...blockedProducts(layout, frozen?.kernelInBlocks, frozen?.isWorthBlocks),
   });
-  const summed = sumsInConvolutions(rewritten);
+  const summed = gatedSums(sumsInConvolutions(rewritten));
   return rewrite(summed, { unblockedRows: movedRows, transpose: rowMoves() });
 }
 

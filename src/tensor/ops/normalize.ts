@@ -76,7 +76,10 @@ const normalizeOp: Op<NormalizeAttrs> = {
   ],
 };
 const throughNormalize = (g: Tensor, y: Tensor, inverse: Tensor, over: number[]): Tensor =>
-  g.sub(y.mul(productMeans(g, y, over)).add(g.mean(over, true))).mul(inverse);
+  g
+    .sub(y.mul(productMeans(g, y, over)))
+    .sub(g.mean(over, true))
+    .mul(inverse);
 /** Means of g y. Where g = h s with a scale s for every sample (adaLN), the gradient of s has the products h y already. */
 function productMeans(g: Tensor, y: Tensor, over: number[]): Tensor {
   const plain = () => g.mul(y).mean(over, true);
