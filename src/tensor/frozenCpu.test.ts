@@ -81,6 +81,38 @@ describe('products of many rows', () => {
     await run.release();
   });
 
+  it.each([8, 16, 64])('go on from heads of %i numbers', async (size) => {
+    const [w, v] = [0, 1].map(() => variable(rng.randn([128, 128])));
+    const heads = (x: Tensor) => x.reshape([3, 80, 128 / size, size]).transpose([0, 2, 1, 3]);
+    const f = (x: Tensor) => {
+      const first = linear(x, w.mul(0.1));
+      const y = linear(heads(first).tanh().transpose([0, 2, 1, 3]).reshape(x.shape), v.mul(0.1));
+      const again = heads(silu(y).add(first)).tanh();
+      return [y, again, linear(y.transpose([0, 2, 1]).tanh().transpose([0, 2, 1]), w.mul(0.1))];
+    };
+    const all = (x: Tensor) => {
+      const results = f(x);
+      return [
+        ...results,
+        ...gradients(
+          results.map((y) => y.tanh().sum()).reduce((a, b) => a.add(b)),
+          [x, w, v],
+        ),
+      ];
+    };
+    const x = rng.randn([3, 80, 128]);
+    const [plain, frozen] = [false, true].map((freeze) => compile(all, { freeze }));
+    const [expected, results] = [await plain(x), await frozen(x)];
+    for (const [i, { data, shape }] of expected.entries()) {
+      expect(results[i].shape).toEqual(shape);
+      const values = data as Float32Array;
+      const largest = farthest(new Float32Array(values.length), values);
+      expect(farthest(values, results[i].data as Float32Array) / largest, `result ${i}`).toBeLessThan(1e-5);
+    }
+    await plain.release();
+    await frozen.release();
+  });
+
   it('stay products where rows, columns or weights do not suit', () => {
     expect(operations([161, 128])).not.toContain('blockedConv');
     const narrow = variable(rng.randn([48, 128]));

@@ -37,7 +37,7 @@ export function withBlockedLayout(outputs: readonly Tensor[], block: number, fro
     ...betweenConvolutions(layout, frozen?.leastNorm),
     ...blockedConvolutions(layout, frozen?.kernelInBlocks),
     ...(frozen ? {} : blockedTransposedConvolutions(layout)),
-    ...blockedProducts(layout, frozen?.kernelInBlocks, frozen?.isWorthBlocks),
+    ...blockedProducts(layout, frozen?.kernelInBlocks, frozen?.isWorthBlocks, frozen !== undefined),
   });
   const summed = gatedSums(sumsInConvolutions(rewritten));
   return rewrite(summed, { unblockedRows: movedRows, transpose: rowMoves() });
@@ -75,7 +75,9 @@ function betweenConvolutions(layout: BlockedLayout, leastNorm?: number): Rules {
     const operands = inputs.flatMap((x) => {
       if (x.size === 1) return x;
       // The same positions may be rows of another length.
-      if (rows) return isUnblockedRows(x) && alike(x) ? x.inputs[0].reshape(image.inputs[0].shape) : [];
+      const [own, common] = [x.inputs[0], image.inputs[0]];
+      if (rows)
+        return isUnblockedRows(x) && alike(x) && own.shape[0] === common.shape[0] ? own.reshape(common.shape) : [];
       return alike(x) && x.op.name !== 'expand' ? layout.blocked(x) : [];
     });
     if (operands.length < inputs.length) return undefined;

@@ -15,11 +15,13 @@ import { concat } from './shape.js';
  * positions of an image and columns its channels. They take 0.8 of the engine's products (docs/performance.md).
  * @param inBlocks a weight [out, in] as convolutions read it.
  * @param isWorth whether a weight gains by it; default: all do.
+ * @param frozen no gradients of weights are taken, whose kernels need the positions of all samples together.
  */
 export function blockedProducts(
   layout: BlockedLayout,
   inBlocks: (w: Tensor, block: number) => Tensor = blockedKernel,
   isWorth: (w: Tensor) => boolean = () => true,
+  frozen = false,
 ): Rules {
   const { block } = layout;
   const images = new Map<Tensor, Tensor>();
@@ -38,6 +40,10 @@ export function blockedProducts(
     return { n, blocks: (count * size) / block, heads: block / run, length, parts: size / run, run };
   };
 
+  /** Rows of heads that the engine brings into blocks, those of each sample apart: in half of a Gather's time. */
+  const ofSamples = (x: Tensor): boolean => frozen && fills(headsOf(x)?.shape[3] ?? 1);
+  const isApart = (x: Tensor): boolean => (isUnblockedRows(x) ? !isTogether(x) : ofSamples(x));
+
   /** Columns as channels. */
   const image = (x: Tensor): Tensor => {
     if (isUnblockedRows(x)) return x.inputs[0];
@@ -45,6 +51,10 @@ export function blockedProducts(
       const [rows, columns] = x.shape;
       const width = range(block, 1).findLast((d) => rows % d === 0)!;
       const heads = headsOf(x);
+      if (heads && ofSamples(x)) {
+        const [n, count, length, size] = heads.shape;
+        return apply(blockedRowsOp, [heads.reshape([n * count, 1, length, size])], {}).reshape([n, columns, 1, length]);
+      }
       const runs = heads && runsOf(heads.shape);
       if (!runs) return apply(blockedRowsOp, [x.reshape([1, rows / width, width, columns])], {});
       const { n, blocks, heads: together, length, parts, run } = runs;
@@ -97,9 +107,9 @@ export function blockedProducts(
 
     // Of heads: what they have of a block is moved at once.
     transpose([x], { perm }, { shape }) {
-      if (x.rank === 3 && String(perm) === '0,2,1') return isUnblockedRows(x) ? imageOfTokens(x) : tokensOfImage(x);
+      if (x.rank === 3 && String(perm) === '0,2,1') return isTogether(x) ? imageOfTokens(x) : tokensOfImage(x);
       const rows = x.op.name === 'reshape' && x.rank === 4 && String(perm) === '0,2,1,3' ? x.inputs[0] : undefined;
-      if (!rows || !isUnblockedRows(rows)) return undefined;
+      if (!rows || !isTogether(rows)) return undefined;
       const runs = rows.shape.at(-1) === shape[1] * shape[3] ? runsOf(shape) : undefined;
       if (!runs) return undefined;
       const { n, blocks, heads, length, parts, run } = runs;
@@ -113,12 +123,12 @@ export function blockedProducts(
       if (alpha !== 1 || a.rank !== 2 || b.rank !== 2) return undefined;
       const value = a.op.name === 'expand' ? scalarValue(a.inputs[0]) : undefined;
       // Of a gradient, which other products read in blocks.
-      if (value !== undefined && a.shape[0] === 1 && !transB && suits(b, b) && isWide(b.shape[1]))
+      if (value !== undefined && a.shape[0] === 1 && !transB && suits(b, b) && isWide(b.shape[1]) && !isApart(b))
         return channelMeans(image(b))
           .mul(a.shape[1] * value)
           .reshape([1, b.shape[1]]);
       if (!transA) return product(a, b, transB);
-      if (transB || !suits(a, b) || ![a, b].every((x) => isWide(x.shape[1]))) return undefined;
+      if (transB || !suits(a, b) || ![a, b].every((x) => isWide(x.shape[1]) && !isApart(x))) return undefined;
       // The one that is blocked already is a kernel as it lies, but for rows that fill the last block; of two, the wider.
       const [rows, missing] = [a.shape[0], (block - (a.shape[0] % block)) % block];
       const kernelOf = (x: Tensor) => {
@@ -176,13 +186,15 @@ const unblockedRowsOp: Op<{ shape: Shape; block: number }> = {
 /** The same in terms of a transposition. */
 export const movedRows = ([x]: readonly Tensor[], attrs: Readonly<Record<string, unknown>>): Tensor => {
   const { shape, block } = attrs as { shape: Shape; block: number };
-  const [, columns, height, width] = x.shape;
+  const [n, columns, height, width] = x.shape;
   return x
-    .reshape([columns / block, height * width, block])
-    .transpose([1, 0, 2])
+    .reshape([n, columns / block, height * width, block])
+    .transpose([0, 2, 1, 3])
     .reshape(shape);
 };
 /** A blocked image as rows of its channels, in a shape that ends with them. */
 export const unblockedRows = (x: Tensor, shape: Shape, block: number): Tensor =>
   apply(unblockedRowsOp, [x], { shape, block });
 export const isUnblockedRows = (x: Tensor): boolean => x.op.name === 'unblockedRows';
+/** Do the positions of all samples lie together in each block of channels? */
+const isTogether = (x: Tensor): boolean => isUnblockedRows(x) && x.inputs[0].shape[0] === 1;
