@@ -59,6 +59,22 @@ it.each<[string, number[], number[], ConvOptions]>([
   await expectSame((...xs) => [conv2d(xs[0], xs[1], xs[2], options)], inputs);
 });
 
+it.each<[string, number[], ConvOptions, boolean]>([
+  ['one', [1, 96, 3, 3], { padding: 1 }, true],
+  ['three', [3, 96, 3, 3], { padding: [[2, 0], [1, 3]], dilation: [1, 2] }, true], // biome-ignore format: reads better in one line
+  ['many', [12, 96, 3, 3], { padding: 1 }, false],
+  ['one for every second pixel', [1, 96, 3, 3], { stride: 2 }, false],
+])('convolutions to few channels give in blocks what they give plain: %s', async (_, shape, options, inBlocks) => {
+  const f = (x: Tensor, w: Tensor, few: Tensor, bias: Tensor) => [
+    conv2d(silu(conv2d(x, w.mul(0.1), undefined, { padding: 1 })), few.mul(0.03), bias, options),
+  ];
+  const inputs = [[2, 16, 6, 7], [96, 16, 3, 3], shape, [shape[0]]].map((shape) => rng.randn(shape)); // biome-ignore format: reads better in one line
+  const [x, w, few, bias] = inputs.map((array) => variable(array));
+  const plain = reachable(withBlockedLayout(f(x, w, few, bias), 16)).filter(({ op }) => op.name === 'conv2d');
+  expect(plain).toHaveLength(inBlocks ? 0 : 1);
+  await expectSame(f, inputs);
+});
+
 it.each<[string, number[], number[], { stride: number; padding?: number; outputPadding?: number }, boolean]>([
   ['3x3', [2, 16, 5, 4], [16, 32, 3, 3], { stride: 2, padding: 1, outputPadding: 1 }, true],
   ['4x4', [2, 32, 5, 4], [32, 16, 4, 4], { stride: 2, padding: 1 }, true],
