@@ -68,7 +68,7 @@ it.each<[string, number[], ConvOptions, boolean]>([
   const f = (x: Tensor, w: Tensor, few: Tensor, bias: Tensor) => [
     conv2d(silu(conv2d(x, w.mul(0.1), undefined, { padding: 1 })), few.mul(0.03), bias, options),
   ];
-  const inputs = [[2, 16, 6, 7], [96, 16, 3, 3], shape, [shape[0]]].map((shape) => rng.randn(shape)); // biome-ignore format: reads better in one line
+  const inputs = [[2, 16, 6, 7], [96, 16, 3, 3], shape, [shape[0]]].map((shape) => rng.randn(shape));
   const [x, w, few, bias] = inputs.map((array) => variable(array));
   const plain = reachable(withBlockedLayout(f(x, w, few, bias), 16)).filter(({ op }) => op.name === 'conv2d');
   expect(plain).toHaveLength(inBlocks ? 0 : 1);
@@ -177,7 +177,7 @@ it.each<[string, (x: Tensor, w: Tensor, b: Tensor, v: Tensor) => Tensor]>([
   ['a prime number of rows', (x, w, b, v) => linear(silu(linear(x.reshape([160, 64]).slice(0, 0, 151), w, b)), v)],
   ['few rows', (x, w, b) => linear(x.slice(1, 0, 16), w, b)],
 ])('products of many rows give in blocks what they give plain: %s', async (_, f) => {
-  const shapes = [[2, 80, 64], [128, 64], [128], [64, 128]]; // biome-ignore format: reads better in one line
+  const shapes = [[2, 80, 64], [128, 64], [128], [64, 128]];
   const inputs = shapes.map((shape) => rng.randn(shape));
   await expectSame((x, w, b, v) => [f(x, w.mul(0.1), b, v.mul(0.1))], inputs);
 });
@@ -189,12 +189,12 @@ const throughHeads = (size: number) => (x: Tensor, w: Tensor, b: Tensor, v: Tens
   return linear(heads.tanh().transpose([0, 2, 1, 3]).reshape([2, 80, 128]), v.mul(0.1));
 };
 it.each([4, 8, 16, 32])('heads of %i numbers are brought into blocks and out of them', async (size) => {
-  const inputs = [[2, 80, 64], [128, 64], [128], [64, 128]].map((shape) => rng.randn(shape)); // biome-ignore format: reads better in one line
+  const inputs = [[2, 80, 64], [128, 64], [128], [64, 128]].map((shape) => rng.randn(shape));
   await expectSame((x, w, b, v) => [throughHeads(size)(x, w, b, v)], inputs);
 });
 
 it.each([8, 16, 32])('heads of %i numbers are moved once each way', (size) => {
-  const [x, w, b, v] = [[2, 80, 64], [128, 64], [128], [128, 128]].map((shape) => variable(rng.randn(shape))); // biome-ignore format: reads better in one line
+  const [x, w, b, v] = [[2, 80, 64], [128, 64], [128], [128, 128]].map((shape) => variable(rng.randn(shape)));
   const y = throughHeads(size)(x, w, b, v);
   const rewritten = reachable(withBlockedLayout([y, ...gradients(y.tanh().sum(), [x, w, b, v])], 16));
   // Out of blocks and into them, forward and backward; and y and its gradient to rows.
@@ -204,7 +204,7 @@ it.each([8, 16, 32])('heads of %i numbers are moved once each way', (size) => {
 });
 
 it('takes a sum and a product with one factor for each row in one pass', async () => {
-  const inputs = [[2, 5, 16], [2, 5, 16], [2, 5, 1], [1, 5, 1], [16]].map((shape) => rng.randn(shape)); // biome-ignore format: reads better in one line
+  const inputs = [[2, 5, 16], [2, 5, 16], [2, 5, 1], [1, 5, 1], [16]].map((shape) => rng.randn(shape));
   const [x, y, gate, shared, row] = inputs.map((array) => variable(array));
   const names = (outputs: Tensor[]) => reachable(withBlockedLayout(outputs, 16)).map(({ op }) => op.name);
   const fused = ([x, y, gate]: Tensor[]) => [x.add(y.mul(gate)), gate.mul(y).add(x), x.sub(y.mul(gate)).sub(y)];
