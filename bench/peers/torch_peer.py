@@ -5,7 +5,7 @@
 
 Prints {"ready": true, "parameters": ...}; then for every line "round N" on stdin runs N steps and prints
 {"times_ms": [...], "peak_rss_kb": ...}. A train step is: forward, mean squared error, backward, AdamW. --config overrides
-the model's sizes by the names of its constructor (dit.py, unet.py). The caller sets OPENBLAS_CORETYPE.
+the model's sizes by the names of its constructor (dit.py, unet.py). The caller sets OPENBLAS_CORETYPE and OMP_WAIT_POLICY.
 """
 import argparse
 import json
@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from dit import DiT
 from unet import UNet
 
+peer = f"torch {torch.__version__}" + (", OpenMP passive" if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE" else "")
 torch.set_num_threads(args.threads)
 torch.manual_seed(0)
 
@@ -77,7 +78,7 @@ def small_step():
 
 
 step, model, ready = sd15_step() if args.job.startswith("sd15") else small_step()
-print(json.dumps({"ready": True, "parameters": sum(p.numel() for p in model.parameters()), "torch": torch.__version__, **ready}), flush=True)
+print(json.dumps({"ready": True, "parameters": sum(p.numel() for p in model.parameters()), "peer": peer, **ready}), flush=True)
 for line in sys.stdin:
     words = line.split()
     if len(words) != 2 or words[0] != "round":

@@ -4,7 +4,7 @@ import { benchGuidance } from './bench/guidance.js';
 import { isSd15, type JobName, type JobSpec, jobNames } from './bench/jobs.js';
 import { type BenchResult, type MeasureOptions, measure } from './bench/measure.js';
 import { benchMixers, mixerCharts } from './bench/mixers.js';
-import { torchMissing } from './bench/participant.js';
+import { type TorchPeer, torchMissing, torchPeers } from './bench/participant.js';
 import { type ScalingResult, scale, scalingCharts } from './bench/scaling.js';
 import { type Sd15Dtype, type Sd15JobName, sd15Folder, sd15JobNames } from './bench/sd15.js';
 import { sdCppProblem } from './bench/sdCpp.js';
@@ -19,7 +19,7 @@ interface Options extends Readonly<Record<string, unknown>> {
   readonly batch?: number;
   readonly threads: number;
   readonly rounds: number;
-  readonly peer?: 'torch' | 'sd.cpp';
+  readonly peer?: TorchPeer | 'sd.cpp';
   readonly peerBinary?: string;
   readonly peerModel?: string;
   readonly quantize?: '8';
@@ -61,7 +61,10 @@ export function defineBench(program: Command, cli: Cli): void {
         .option('--threads <n>', 'threads of one operation', wholeNumber('--threads'), availableParallelism())
         .option('--rounds <n>', 'rounds of at least a second each', wholeNumber('--rounds'), 5)
         .addOption(
-          new Option('--peer <name>', 'also measure this, round by round in turn').choices(['torch', 'sd.cpp']),
+          new Option('--peer <name>', 'also measure this, round by round in turn').choices([
+            ...Object.keys(torchPeers),
+            'sd.cpp',
+          ]),
         )
         .option('--peer-binary <file>', 'of --peer sd.cpp: the program of stable-diffusion.cpp')
         .option('--peer-model <path>', 'of --peer sd.cpp: what it opens, a file or a folder')
@@ -76,7 +79,7 @@ export function defineBench(program: Command, cli: Cli): void {
         .addOption(new Option('--quantize <bits>', "of sd15: round our side's large weights").choices(['8']))
         .addHelpText(
           'after',
-          "\nDiT: 28x28, patch 2, width 192, 6 blocks, 3 heads. UNet: 28x28, 48-96-96 channels, 2 blocks a stage, attention\nat 7x7. Both with 10 classes, float32. guidance: what a sampling step of the DiT costs with guidance.\nmixers: time and memory of attention and what replaces it, from 64 to 4096 tokens.\nsd15: the shapes of Stable Diffusion 1.5 at 512x512, one step of the UNet, or the decoding of a latent. Every side runs in a process of its own; peak memory is that process's.",
+          "\nDiT: 28x28, patch 2, width 192, 6 blocks, 3 heads. UNet: 28x28, 48-96-96 channels, 2 blocks a stage, attention\nat 7x7. Both with 10 classes, float32. guidance: what a sampling step of the DiT costs with guidance.\nmixers: time and memory of attention and what replaces it, from 64 to 4096 tokens.\nsd15: the shapes of Stable Diffusion 1.5 at 512x512, one step of the UNet, or the decoding of a latent.\ntorch-passive: PyTorch whose OpenMP threads sleep while they wait, which leaves OpenBLAS's a core.\nEvery side runs in a process of its own; peak memory is that process's.",
         );
     },
     bench,
@@ -137,7 +140,7 @@ async function peerOf(
 ): Promise<MeasureOptions['peer']> {
   if (name !== 'sd.cpp') {
     const missing = name && torchMissing();
-    if (missing) throw new UsageError(`--peer torch: ${missing}`);
+    if (missing) throw new UsageError(`--peer ${name}: ${missing}`);
     return name;
   }
   if (!binary || !model) throw new UsageError('--peer sd.cpp: needs --peer-binary and --peer-model');

@@ -1,5 +1,5 @@
 import { isSd15, type JobSpec, jobFlops, sgemmFlops } from './jobs.js';
-import { type Contestant, startOurs, startTorch } from './participant.js';
+import { type Contestant, startOurs, startTorch, type TorchPeer } from './participant.js';
 import { SdCpp, type SdCppFiles } from './sdCpp.js';
 
 interface Side {
@@ -42,7 +42,7 @@ export interface BenchResult extends Side {
 export interface MeasureOptions {
   readonly rounds: number;
   /** Also measure PyTorch, or stable-diffusion.cpp. */
-  readonly peer?: 'torch' | SdCppFiles;
+  readonly peer?: TorchPeer | SdCppFiles;
   /** Measure the machine's own rate, too. */
   readonly sgemm: boolean;
   onRound?(round: number): void;
@@ -70,7 +70,8 @@ export async function measure(
   try {
     const ours = await start(startOurs(spec));
     const peer =
-      kind && (await start(kind === 'torch' ? startTorch(spec) : new SdCpp(spec, kind, ours.ready.parameters)));
+      kind &&
+      (await start(typeof kind === 'string' ? startTorch(spec, kind) : new SdCpp(spec, kind, ours.ready.parameters)));
     const yardstick = sgemm ? await start(startOurs({ ...spec, name: 'sgemm' })) : undefined;
     const steps = new Map<Contestant, number>();
     for (const participant of started) {
@@ -120,7 +121,7 @@ function result(
     gflops_per_second: rate,
     ...(best && { sgemm_gflops_per_second: best, sgemm_share: rate / best }),
     ...(theirs && {
-      peer: { name: peer.ready.peer ?? `torch ${peer.ready.torch}`, ...theirs },
+      peer: { name: peer.ready.peer!, ...theirs },
       ratio: own.median_ms / theirs.median_ms,
       memory_ratio: own.peak_rss_kb / theirs.peak_rss_kb,
       ...(own.open_ms && theirs.open_ms && { open_ratio: own.open_ms / theirs.open_ms }),

@@ -11,7 +11,6 @@ interface Ready {
   readonly parameters: number;
   readonly create_ms?: number;
   readonly open_ms?: number;
-  readonly torch?: string;
   /** Of a peer: what it is called. */
   readonly peer?: string;
 }
@@ -113,8 +112,21 @@ export function torchMissing(): string | undefined {
     : `${python} has no torch (Debian: apt-get install python3-torch libopenblas0-pthread)`;
 }
 
-/** PyTorch with the same architecture, and its matrix products at their best. */
-export function startTorch({ name, batch, threads, size, width, depth, model }: JobSpec): Promise<Participant> {
+/**
+ * How PyTorch is run. Debian's has two pools of threads, OpenMP's and OpenBLAS's, and OpenMP's spin while they wait: where
+ * there are as many cores as threads, products wait for a core. `torch-passive` lets OpenMP's sleep.
+ */
+export const torchPeers = {
+  torch: {},
+  'torch-passive': { OMP_WAIT_POLICY: 'PASSIVE' },
+} as const satisfies Record<string, NodeJS.ProcessEnv>;
+export type TorchPeer = keyof typeof torchPeers;
+
+/** PyTorch with the same architecture, and OpenBLAS's best kernels. */
+export function startTorch(
+  { name, batch, threads, size, width, depth, model }: JobSpec,
+  peer: TorchPeer,
+): Promise<Participant> {
   const dit = name.startsWith('dit');
   const config = {
     ...(size && { size }),
@@ -126,7 +138,10 @@ export function startTorch({ name, batch, threads, size, width, depth, model }: 
     ...Object.entries(flags).flatMap(([flag, value]) => [flag, String(value)]),
     ...(model ? ['--model', model] : []),
   ];
-  return Participant.start(python, [peerScript, name, ...args], hasAvx512() ? { OPENBLAS_CORETYPE: 'COOPERLAKE' } : {});
+  return Participant.start(python, [peerScript, name, ...args], {
+    ...(hasAvx512() && { OPENBLAS_CORETYPE: 'COOPERLAKE' }),
+    ...torchPeers[peer],
+  });
 }
 
 function hasAvx512(): boolean {
