@@ -175,6 +175,10 @@ describe('blocks of images', () => {
     expect(new Downsample2D({ channels: 4, useConv: true }, rng()).forward(x).shape).toEqual([1, 4, 3, 3]);
     expect(new Downsample2D({ channels: 4, useConv: true, padding: 0 }, rng()).forward(x).shape).toEqual([1, 4, 2, 3]);
     expect(() => new Downsample2D({ channels: 4, outChannels: 8 }, rng())).toThrow('expected useConv');
+    const normed = (elementwiseAffine?: boolean) =>
+      new Downsample2D({ channels: 4, normType: 'ln_norm', elementwiseAffine }, rng()).stateDict();
+    expect([...normed().keys()]).toEqual([]);
+    expect([...normed(true).keys()]).toEqual(['norm.weight', 'norm.bias']);
     expect(new ConvTranspose2d(4, 6, 3, { groups: 2 }, rng()).bias?.shape).toEqual([6]);
   });
 

@@ -20,6 +20,7 @@ interface ResampleConfig {
   /** A norm over the channels before. */
   readonly normType?: 'ln_norm' | 'rms_norm';
   readonly eps?: number;
+  /** Weights of that norm; default false, as in diffusers. */
   readonly elementwiseAffine?: boolean;
 }
 
@@ -87,7 +88,7 @@ export class Downsample2D extends Module {
 }
 
 function createNorm(config: ResampleConfig): LayerNorm | RMSNorm | undefined {
-  const { normType, channels, eps, elementwiseAffine: affine } = config;
+  const { normType, channels, eps, elementwiseAffine: affine = false } = config;
   if (!normType) return undefined;
   if (normType === 'ln_norm') return new LayerNorm(channels, { eps, affine });
   if (normType === 'rms_norm') return new RMSNorm(channels, { eps, affine });
