@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { type NdArray, ndarray } from '../array/index.js';
 import { Generator } from '../random/index.js';
-import { constant, evaluate, type Tensor } from '../tensor/index.js';
-import { Attention, BasicTransformerBlock, FeedForward, withPerturbations } from './index.js';
+import { constant, evaluate, gradients, type Tensor } from '../tensor/index.js';
+import { Attention, BasicTransformerBlock, FeedForward, L2Norm, withPerturbations } from './index.js';
 
 const random = (seed: number, ...shape: number[]): Tensor => constant(new Generator(seed).randn(shape));
 const config = { queryDim: 8, heads: 2, dimHead: 4 };
@@ -62,6 +62,34 @@ describe('Attention', () => {
     const context = random(4, 2, 4, 6);
     const without = attention.forward(image, { encoderHiddenStates: context.slice(1, 0, 3) });
     await expectEqual(attention.forward(image, { encoderHiddenStates: context, attentionMask: mask }), without);
+  });
+
+  it('compares unit vectors with qkNorm l2', async () => {
+    const cosine = new Attention({ ...config, qkNorm: 'l2' }, new Generator(0));
+    const longer = new Attention({ ...config, qkNorm: 'l2' }, new Generator(0));
+    const state = [...cosine.stateDict()] as [string, NdArray<'float32'>][];
+    const thrice = state.map(([name, w]): [string, NdArray] => [
+      name,
+      name === 'to_q.weight'
+        ? ndarray(
+            w.data.map((value) => 3 * value),
+            w.shape,
+          )
+        : w,
+    ]);
+    longer.loadStateDict(new Map(thrice));
+    await expectEqual(longer.forward(x), cosine.forward(x));
+    const slope = gradients(new L2Norm().forward(x.mul(0)).sum(), [x])[0];
+    await expectEqual(slope, x.mul(0));
+  });
+
+  it('has as many heads as fit into outDim', async () => {
+    const wide = new Attention({ ...config, outDim: 12, dimHead: 5 }, new Generator(0));
+    expect((await evaluate(wide.forward(x))).shape).toEqual([2, 5, 12]);
+    expect(() => new Attention({ ...config, outDim: 10, dimHead: 3 }, new Generator(0))).toThrow(
+      'outDim 10 cannot be shared by heads of dimHead 3',
+    );
+    expect(() => new Attention({ ...config, outDim: 2 }, new Generator(0))).toThrow('outDim 2');
   });
 
   it('refuses unknown norms', () => {

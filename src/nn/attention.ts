@@ -2,6 +2,7 @@ import type { Generator } from '../random/index.js';
 import { concat, scaledDotProductAttention, split, type Tensor } from '../tensor/index.js';
 import { Dropout } from './dropout.js';
 import { GroupNorm } from './groupNorm.js';
+import { L2Norm } from './l2Norm.js';
 import { LayerNorm } from './layerNorm.js';
 import { Linear } from './linear.js';
 import { Module } from './module.js';
@@ -9,7 +10,8 @@ import { perturbationOf, perturbed } from './perturbation.js';
 import { RMSNorm } from './rmsNorm.js';
 import { SpatialNorm } from './spatialNorm.js';
 
-export type QkNorm = 'layer_norm' | 'fp32_layer_norm' | 'rms_norm';
+export type QkNorm = 'layer_norm' | 'fp32_layer_norm' | 'rms_norm' | 'l2';
+type HeadNorm = LayerNorm | RMSNorm | L2Norm;
 
 /** The arguments of diffusers' `Attention`, in camelCase. */
 export interface AttentionConfig {
@@ -42,13 +44,14 @@ export interface AttentionConfig {
   readonly onlyCrossAttention?: boolean;
   /** Leave the output projection out. */
   readonly preOnly?: boolean;
+  /** Width of the output, and of all heads together, which are then as many as `dimHead` fits into it. */
   readonly outDim?: number;
   /** Groups of a group norm on the input. */
   readonly normNumGroups?: number;
   readonly spatialNormDim?: number;
   /** Of the group norm and the norms of queries and keys; default 1e-5. */
   readonly eps?: number;
-  /** Divide scores by sqrt(dimHead); default true. */
+  /** Divide scores by the root of a head's width; default true. */
   readonly scaleQk?: boolean;
   readonly residualConnection?: boolean;
   /** Divides the result; default 1. */
@@ -71,8 +74,8 @@ export interface AttentionInputs {
 export class Attention extends Module {
   readonly groupNorm?: GroupNorm;
   readonly spatialNorm?: SpatialNorm;
-  readonly normQ?: LayerNorm | RMSNorm;
-  readonly normK?: LayerNorm | RMSNorm;
+  readonly normQ?: HeadNorm;
+  readonly normK?: HeadNorm;
   readonly normCross?: LayerNorm | GroupNorm;
   readonly toQ: Linear;
   readonly toK?: Linear;
@@ -82,12 +85,15 @@ export class Attention extends Module {
   readonly addQProj?: Linear;
   readonly toOut?: readonly [Linear, Dropout];
   readonly toAddOut?: Linear;
-  readonly normAddedQ?: LayerNorm | RMSNorm;
-  readonly normAddedK?: LayerNorm | RMSNorm;
+  readonly normAddedQ?: HeadNorm;
+  readonly normAddedK?: HeadNorm;
   private readonly heads: number;
   private readonly scale: number;
 
-  /** @throws RangeError for an unknown norm, or `onlyCrossAttention` without a second stream. */
+  /**
+   * @throws RangeError for an unknown norm, an `outDim` that heads cannot share, or `onlyCrossAttention` without a
+   * second stream.
+   */
   constructor(
     readonly config: AttentionConfig,
     rng: Generator,
@@ -105,8 +111,10 @@ export class Attention extends Module {
     } = config;
     const { crossAttentionDim = queryDim, onlyCrossAttention = false, outBias = true, qkNorm } = config;
     const innerDim = outDim ?? dimHead * heads;
-    this.heads = innerDim / dimHead;
-    this.scale = (config.scaleQk ?? true) ? 1 / Math.sqrt(dimHead) : 1;
+    this.heads = Math.floor(innerDim / dimHead);
+    if (innerDim % this.heads !== 0)
+      throw new RangeError(`Attention: outDim ${innerDim} cannot be shared by heads of dimHead ${dimHead}`);
+    this.scale = (config.scaleQk ?? true) ? 1 / Math.sqrt(innerDim / this.heads) : 1;
     if (onlyCrossAttention && !addedKvProjDim)
       throw new RangeError('Attention: onlyCrossAttention needs addedKvProjDim');
 
@@ -183,7 +191,7 @@ export class Attention extends Module {
   }
 
   /** [N, L, C] to [N, heads, L, dimHead] */
-  private project(layer: Linear, x: Tensor, norm?: LayerNorm | RMSNorm): Tensor {
+  private project(layer: Linear, x: Tensor, norm?: HeadNorm): Tensor {
     const y = layer.forward(x).reshape([x.shape[0], x.shape[1], this.heads, -1]).transpose([0, 2, 1, 3]);
     return norm ? norm.forward(y) : y;
   }
@@ -218,11 +226,12 @@ function maskOfScores(mask: Tensor): Tensor {
   return mask.reshape([n, ...Array.from({ length: 4 - mask.rank }, () => 1), ...rest]);
 }
 
-function createHeadNorm(norm: QkNorm, dimHead: number, eps: number, affine: boolean): LayerNorm | RMSNorm {
+function createHeadNorm(norm: QkNorm, dimHead: number, eps: number, affine: boolean): HeadNorm {
   if (norm === 'layer_norm') return new LayerNorm(dimHead, { eps, affine });
   if (norm === 'fp32_layer_norm') return new LayerNorm(dimHead, { eps, affine: false });
   if (norm === 'rms_norm') return new RMSNorm(dimHead, { eps, affine });
-  throw new RangeError(`Attention: qkNorm '${norm}', expected layer_norm, fp32_layer_norm or rms_norm`);
+  if (norm === 'l2') return new L2Norm(eps);
+  throw new RangeError(`Attention: qkNorm '${norm}', expected layer_norm, fp32_layer_norm, rms_norm or l2`);
 }
 
 function createCrossNorm(config: AttentionConfig, width: number): LayerNorm | GroupNorm | undefined {

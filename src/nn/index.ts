@@ -25,6 +25,7 @@ export * from './hippo.js';
 export * from './imageProjection.js';
 export * from './instanceNorm.js';
 export * from './jointTransformerBlock.js';
+export * from './l2Norm.js';
 export * from './labelEmbedding.js';
 export * from './layerNorm.js';
 export * from './linear.js';
