@@ -29,7 +29,7 @@ export interface GenerateOptions {
 }
 
 export interface Generated {
-  /** [N, C, H, W] in [-1, 1]. */
+  /** [N, C, H, W], -1 black to 1 white; where the sampler does not clip, a little beyond. */
   readonly images: NdArray<'float32'>;
   /** Calls of the model for each picture. */
   readonly evaluations: number;

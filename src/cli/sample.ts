@@ -87,7 +87,7 @@ export function defineSample(program: Command, cli: Cli): void {
         .option('--out <file>', 'the labelled grid', fileName('--out', '.png'), 'grid.png')
         .option(
           '--save-tensor <file>',
-          'also write the pictures as a .safetensors file: samples [N, C, H, W] in [-1, 1], classes [N]',
+          'also write the pictures as a .safetensors file: samples [N, C, H, W] as the sampler left them, -1 black to 1 white and a little beyond, classes [N]',
           fileName('--save-tensor', '.safetensors'),
         )
         .option(

@@ -62,7 +62,7 @@ export async function* sample(options: SampleOptions): AsyncGenerator<SampleStep
   });
 }
 
-/** The last sample of {@link sample}, [N, C, H, W] in [-1, 1] for a model of images. */
+/** The last sample of {@link sample}, [N, C, H, W]; of a model of images -1 black to 1 white, a little beyond where the sampler does not clip. */
 export const sampleImages = (
   options: SampleOptions & { onStep?: (step: SampleStep) => void },
 ): Promise<NdArray<'float32'>> => lastSample(sample(options), options.onStep);

@@ -108,7 +108,7 @@ export class ClassConditionalPipeline {
     return sample({ ...this.defaults, ...options, model: this.model });
   }
 
-  /** The finished images, [N, C, H, W] in [-1, 1]. */
+  /** The finished images, [N, C, H, W], -1 black to 1 white; where the sampler does not clip, a little beyond. */
   async images(options: PipelineSampleOptions & { onStep?: (step: SampleStep) => void }): Promise<NdArray<'float32'>> {
     return this.decode(await sampleImages({ ...this.defaults, ...options, model: this.model }), options.compile);
   }
