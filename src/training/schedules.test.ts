@@ -33,6 +33,14 @@ describe('schedule', () => {
     close(at('polynomial', options, [5, 10, 60, 110, 200]), [0.5, 1, 0.9 * 0.25 + 0.1, 0.1, 0.1]);
   });
 
+  it('leaves nothing to decay after a warmup as long as the training, or longer', () => {
+    for (const totalSteps of [5, 10]) {
+      const options = { warmupSteps: 10, totalSteps, learningRate: 1e-3, endLearningRate: 1e-4 };
+      close(at('linear', options, [5, 9, 10, 11]), [0.5, 0.9, 0, 0]);
+      close(at('polynomial', options, [5, 9, 10, 11]), [0.5, 0.9, 0.1, 0.1]);
+    }
+  });
+
   it('names what is missing or wrong', () => {
     expect(() => schedule('linear', {})).toThrow('schedule linear: totalSteps undefined');
     expect(() => schedule('polynomial', { totalSteps: 10 })).toThrow('schedule polynomial: learningRate undefined');

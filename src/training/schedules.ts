@@ -40,10 +40,12 @@ export function schedule(name: ScheduleName, options: ScheduleOptions = {}): Sch
   const warmed = (after: Schedule): Schedule => {
     return (step) => (step < warmupSteps ? step / warmupSteps : after(step));
   };
-  /** `decay` gets the share of the steps after warmup that is done: 0 to 1, and more when training goes on. */
-  const decaying = (decay: Schedule): Schedule => {
-    const span = Math.max(1, required('totalSteps') - warmupSteps);
-    return warmed((step) => decay((step - warmupSteps) / span));
+  /** `decay` gets the shares of the steps after warmup that are done, 0 to 1 and more when training goes on, and left. */
+  const decaying = (decay: (done: number, left: number) => number): Schedule => {
+    const total = required('totalSteps');
+    const span = Math.max(1, total - warmupSteps);
+    // Not 1 - done: nothing is left after a warmup as long as the training.
+    return warmed((step) => decay((step - warmupSteps) / span, Math.max(0, (total - step) / span)));
   };
   switch (name) {
     case 'constant':
@@ -53,18 +55,16 @@ export function schedule(name: ScheduleName, options: ScheduleOptions = {}): Sch
     case 'piecewise_constant':
       return piecewise(options.stepRules);
     case 'linear':
-      return decaying((progress) => Math.max(0, 1 - progress));
+      return decaying((_, left) => left);
     case 'cosine': // not held at its end: diffusers lets the wave run on
-      return decaying((progress) => 0.5 * (1 + Math.cos(2 * Math.PI * (cycles ?? 0.5) * progress)));
+      return decaying((done) => 0.5 * (1 + Math.cos(2 * Math.PI * (cycles ?? 0.5) * done)));
     case 'cosine_with_restarts':
-      return decaying((progress) =>
-        progress >= 1 ? 0 : 0.5 * (1 + Math.cos(Math.PI * (((cycles ?? 1) * progress) % 1))),
-      );
+      return decaying((done) => (done >= 1 ? 0 : 0.5 * (1 + Math.cos(Math.PI * (((cycles ?? 1) * done) % 1)))));
     case 'polynomial': {
       const end = endLearningRate / required('learningRate');
       if (!(end < 1))
         throw new RangeError(`schedule polynomial: endLearningRate ${endLearningRate}, expected below learningRate`);
-      return decaying((progress) => (1 - end) * Math.max(0, 1 - progress) ** power + end);
+      return decaying((_, left) => (1 - end) * left ** power + end);
     }
     default:
       throw new RangeError(`schedule: '${name}', expected one of ${scheduleNames.join(', ')}`);
