@@ -111,6 +111,20 @@ describe('UNet2DCondition', () => {
     expect(worst(a, await predict(even, times, { encoderHiddenStates: text }))).toBeGreaterThan(1e-4);
   });
 
+  it('does not turn round the widths of heads on the way up, as diffusers does not', () => {
+    const types = {
+      downBlockTypes: ['AttnDownBlock2D', 'AttnDownBlock2D'],
+      upBlockTypes: ['AttnUpBlock2D', 'UpBlock2D'],
+    };
+    const model = unetOf({ ...plain, ...types, attentionHeadDim: [3, 8] } as UNet2DConditionOptions);
+    const heads = (name: string) => model.namedVariables().get(`${name}.attentions.0.to_q.weight`)!.shape;
+    expect([heads('down_blocks.1'), heads('up_blocks.0')]).toEqual([
+      [8, 8],
+      [6, 8],
+    ]);
+  });
+
+
   it('adds the features of an adapter', async () => {
     const model = unetOf(plain);
     const predict = predictor(model);

@@ -203,7 +203,10 @@ function upStages(stages: readonly Stage[], config: UNet2DConditionConfig): Stag
     throw new RangeError(
       `${UNet2DCondition.className}: reverseTransformerLayersPerBlock has ${depths.length} entries for ${stages.length} blockOutChannels`,
     );
-  return [...stages]
-    .reverse()
-    .map((stage, i) => ({ ...stage, transformerLayers: depths?.[i] ?? stage.transformerLayers }));
+  return [...stages].reverse().map((stage, i) => ({
+    ...stage,
+    transformerLayers: depths?.[i] ?? stage.transformerLayers,
+    // diffusers turns round every list but this one.
+    headDim: stages[i].headDim,
+  }));
 }
