@@ -123,7 +123,7 @@ export class UNet2DCondition extends ConditionEncoder {
   }
 
   /**
-   * @param x noisy images or latents [N, inChannels, H, W] of any size (with Resnet* and Simple* blocks: multiples of 2 to the number of halvings).
+   * @param x noisy images or latents [N, inChannels, H, W] of any size (what a Resnet* or Simple* block doubles must have been halved exactly).
    * @param timestep [], [1] or [N], integers or floats.
    * @param conditions the text, and whatever else the config asks for.
    * @returns [N, outChannels, H, W].
@@ -131,7 +131,6 @@ export class UNet2DCondition extends ConditionEncoder {
    */
   forward(x: Tensor, timestep: Tensor, conditions: UNet2DConditions): Tensor {
     const { config } = this;
-    checkSize(x, config);
     const time = this.embedTime(x.shape[0], timestep, conditions);
     const added = this.embedAdded(conditions);
     const sum = added ? time.add(added) : time;
@@ -170,17 +169,6 @@ function withResiduals(skips: Tensor[], conditions: UNet2DConditions): Tensor[] 
       `${UNet2DCondition.className}: ${residuals?.length ?? 'no'} residuals for ${skips.length} skips and ${ofMiddle ? 'one' : 'none'} for the middle, expected one for each`,
     );
   return skips.map((skip, i) => skip.add(residuals[i]));
-}
-
-/** Residual blocks double exactly; convolutions grow the image to any skip's size. */
-function checkSize(x: Tensor, { upBlockTypes }: UNet2DConditionConfig): void {
-  const factor = 2 ** (upBlockTypes.length - 1);
-  const exact = upBlockTypes.slice(0, -1).find((type) => /^(Resnet|Simple)/.test(type));
-  const [height, width] = x.shape.slice(2);
-  if (exact && (height % factor || width % factor))
-    throw new RangeError(
-      `${UNet2DCondition.className}: images of ${height}x${width}, expected multiples of ${factor} for ${exact}`,
-    );
 }
 
 function createStages(config: UNet2DConditionConfig): Stage[] {

@@ -125,7 +125,10 @@ export class UpBlock extends Module {
       this.upsamplers = [new ResnetBlock2D({ ...resnet, inChannels: outChannels, up: true }, rng)];
   }
 
-  /** @param skips left by the way down: takes its own off the end, and a convolution grows to the size of the next. */
+  /**
+   * @param skips left by the way down: takes its own off the end, and a convolution grows to the size of the next.
+   * @throws RangeError where a residual block, which doubles, does not come to that size.
+   */
   forward(x: Tensor, skips: Tensor[] = [], temb?: Tensor, context?: SpatialContext): Tensor {
     let y = x;
     for (const [i, resnet] of this.resnets.entries()) {
@@ -136,6 +139,11 @@ export class UpBlock extends Module {
     for (const layer of this.upsamplers ?? []) {
       const size = skips.at(-1)?.shape.slice(2) as [number, number] | undefined;
       y = layer instanceof ResnetBlock2D ? layer.forward(y, temb) : layer.forward(y, size);
+      const [height, width] = y.shape.slice(2);
+      if (size && (size[0] !== height || size[1] !== width))
+        throw new RangeError(
+          `UpBlock: a residual block doubles the image to ${height}x${width}, but the way down left ${size.join('x')}`,
+        );
     }
     return y;
   }
