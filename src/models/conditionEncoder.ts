@@ -42,6 +42,7 @@ export type Conditions = {
 
 /** {@link StagesConfig} with how time, class and further conditions are embedded; what only the UNet has is optional. */
 export interface EncoderConfig extends StagesConfig {
+  readonly upBlockTypes?: readonly string[];
   readonly convInKernel?: number;
   readonly timeEmbeddingType?: 'positional' | 'fourier';
   readonly timeEmbeddingDim?: number | null;
@@ -207,10 +208,10 @@ export abstract class ConditionEncoder extends Module {
   /** What positions attend to, at the width that the blocks expect. */
   protected context(conditions: Conditions, project = true): SpatialContext {
     const encoderHiddenStates = project ? this.projectedContext(conditions) : conditions.encoderHiddenStates;
-    const { crossAttentionDim: width, downBlockTypes, midBlockType } = this.#settings;
+    const { crossAttentionDim: width, downBlockTypes, midBlockType, upBlockTypes } = this.#settings;
     const shape = encoderHiddenStates?.shape;
-    const fits = shape ? shape.at(-1) === width : !`${downBlockTypes} ${midBlockType}`.includes('CrossAttn');
-    if (typeof width === 'number' && !fits)
+    const used = `${downBlockTypes} ${midBlockType} ${upBlockTypes}`.includes('CrossAttn');
+    if (used && typeof width === 'number' && shape?.at(-1) !== width)
       throw new RangeError(
         `${this.#className}: encoderHiddenStates ${shape ? `[${shape}]` : 'missing'}, expected [N, L, ${width}]`,
       );

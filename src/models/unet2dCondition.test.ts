@@ -136,6 +136,13 @@ describe('UNet2DCondition', () => {
     ]);
   });
 
+  it('does not look at a context that no block attends to', async () => {
+    const types = { downBlockTypes: ['DownBlock2D', 'DownBlock2D'], upBlockTypes: ['UpBlock2D', 'UpBlock2D'] };
+    const predict = predictor(unetOf({ ...plain, ...types, midBlockType: null } as UNet2DConditionOptions));
+    const wide = await predict(x, times, { encoderHiddenStates: rng.randn([2, 5, 7]) });
+    expect(worst(wide, await predict(x, times, {}))).toBe(0);
+  });
+
   it('adds the features of an adapter', async () => {
     const model = unetOf(plain);
     const predict = predictor(model);
