@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -7,7 +7,7 @@ import { readBytes, savePng, writeSafetensors } from '../io/node/index.js';
 import { AutoencoderKL, CLIPTextModel, Lora, UNet2DCondition } from '../models/index.js';
 import { loadTextToImage, saveTextToImage } from '../pipelines/node/index.js';
 import { Generator } from '../random/index.js';
-import { ddim } from '../samplers/index.js';
+import { ddim, dpmSolverMultistep } from '../samplers/index.js';
 import { cli } from './testing.js';
 
 let folder: string;
@@ -68,6 +68,15 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true }));
 
 describe('a text-to-image folder', () => {
+  it("keeps a sampler's infinite limit, which JSON has no word for", async () => {
+    const path = join(folder, 'dpm');
+    const sampler = dpmSolverMultistep();
+    await saveTextToImage(path, { ...parts, sampler });
+    const written = await readFile(join(path, 'scheduler', 'scheduler_config.json'), 'utf8');
+    expect(written).toContain('"lambda_min_clipped": -Infinity');
+    expect((await loadTextToImage(path)).parts.sampler.config).toEqual(sampler.config);
+  });
+
   it('opens as it was saved', async () => {
     const pipeline = await loadTextToImage(model);
     expect(pipeline.parts.sampler.toConfig()).toEqual(parts.sampler.toConfig());

@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { ClipImageProcessor, type ClipTokenizer } from '../../io/index.js';
+import { ClipImageProcessor, type ClipTokenizer, configText } from '../../io/index.js';
 import {
   fileError,
   loadT5Tokenizer,
@@ -11,6 +11,7 @@ import {
   readBytes,
   readJson,
   saveTokenizer,
+  writeFileAtomic,
   writeFolderAtomic,
   writeJson,
 } from '../../io/node/index.js';
@@ -208,7 +209,8 @@ export async function saveTextToImage(
   await writeFolderAtomic(folder, async (aside) => {
     await writeJson(join(aside, 'model_index.json'), stableDiffusionIndex(sampler));
     await makeFolder(join(aside, 'scheduler'));
-    await writeJson(join(aside, 'scheduler', 'scheduler_config.json'), sampler.toConfig());
+    const scheduler = new TextEncoder().encode(configText(sampler.toConfig()));
+    await writeFileAtomic(join(aside, 'scheduler', 'scheduler_config.json'), scheduler);
     await saveTokenizer(join(aside, 'tokenizer'), tokenizer);
     await saveModel(join(aside, 'text_encoder'), textEncoder);
     await saveModel(join(aside, 'vae'), vae);
