@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { VariancePreservingFlow } from '../pipelines/index.js';
 import { ddim, flowMatchEuler, type Sampler } from '../samplers/index.js';
 import { createJob, jobFlops } from './bench/jobs.js';
 import { median } from './bench/measure.js';
@@ -45,6 +46,8 @@ test('another sampler keeps the noise schedule and the prediction', () => {
   const flow = flowMatchEuler() as Sampler;
   for (const name of samplerNames) expect(samplerNameOf(samplerNamed(name, flow))).toBe(name);
   expect(samplerNamed('dpmpp-2m', flow).predictionType).toBe('flow');
+  for (const name of ['euler', 'heun', 'kdpm2'] as const)
+    expect(samplerNamed(name, flow).config).toMatchObject(VariancePreservingFlow.betas);
   expect(samplerNamed('ddim', flow).config).toMatchObject({
     predictionType: 'v_prediction',
     timestepSpacing: 'trailing',

@@ -1,4 +1,5 @@
 import { extname } from 'node:path';
+import { VariancePreservingFlow } from '../pipelines/index.js';
 import {
   ddim,
   ddpm,
@@ -114,7 +115,7 @@ export function samplerNamed(name: SamplerName, own: Sampler): Sampler {
   if (native) return factory({ predictionType: 'flow_prediction', useFlowSigmas: true });
   const trailing = factory.configKeys.includes('timestepSpacing') && { timestepSpacing: 'trailing' };
   const unclipped = name === 'ddim' && { clipSample: false }; // it keeps the noise of the unclipped x0, and drifts
-  return factory({ predictionType: 'v_prediction', ...trailing, ...unclipped }); // few steps should begin at pure noise
+  return factory({ ...VariancePreservingFlow.betas, predictionType: 'v_prediction', ...trailing, ...unclipped }); // few steps should begin at pure noise
 }
 
 interface NamedFactory {

@@ -42,7 +42,10 @@ it('predicts v of the variance preserving process', async () => {
 it.each([
   ['ddim', ddim({ predictionType: 'v_prediction', clipSample: false }) as Sampler],
   ['euler', euler({ predictionType: 'v_prediction' }) as Sampler],
-  ['heun with fractional timesteps', heun({ predictionType: 'v_prediction', useKarrasSigmas: true }) as Sampler],
+  [
+    'heun with fractional timesteps',
+    heun({ ...VariancePreservingFlow.betas, predictionType: 'v_prediction', useKarrasSigmas: true }) as Sampler,
+  ],
   ['dpmpp-2m', dpmSolverMultistep({ predictionType: 'v_prediction' }) as Sampler],
 ])('%s finds the picture that a flow model knows', async (_, sampler) => {
   const images = await sampleImages({

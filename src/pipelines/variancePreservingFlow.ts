@@ -8,9 +8,12 @@ import { TranslatedDenoiser } from './translatedDenoiser.js';
  * of noise to signal, s = sqrt((1 - alphaBar) / alphaBar), the two processes differ in scale only. The flow's time there
  * is s / (1 + s) and its x is x sqrt(1 + s^2) / (1 + s); out of its prediction, noise - x0, come both noise and x0
  * (Karras et al. 2022, arXiv:2206.00364: the scale is a change of variables). Predicts v; timesteps between the whole ones are read as samplers in sigma
- * space place them, in the logarithm of s. The noise schedule is the default of all samplers, DDPM's linear one.
+ * space place them, in the logarithm of s. The noise schedule is DDPM's linear one: the sampler has to have
+ * the same {@link VariancePreservingFlow.betas}, which not all have by default.
  */
 export class VariancePreservingFlow extends TranslatedDenoiser {
+  static readonly betas = { betaStart: 1e-4, betaEnd: 0.02 } as const;
+
   /** @param model predicts flow, without a learned variance. @throws RangeError when it has one. */
   constructor(model: Denoiser) {
     super(model);
@@ -22,7 +25,7 @@ export class VariancePreservingFlow extends TranslatedDenoiser {
 
   /** As {@link Denoiser.forward}; timesteps in [0, 999]. */
   forward(x: Tensor, timestep: Tensor, classLabels?: Tensor): Tensor {
-    const { alphasCumprod } = noiseSchedule();
+    const { alphasCumprod } = noiseSchedule(VariancePreservingFlow.betas);
     const last = alphasCumprod.length - 1;
     const table = constant(Array.from(alphasCumprod, (alphaBar) => 0.5 * Math.log((1 - alphaBar) / alphaBar)));
     const below = timestep.floor();

@@ -29,6 +29,12 @@ export const scheduleFields = {
   trainedBetas: z.array(z.number()).nullable().default(null),
 };
 
+/** Where diffusers' defaults are Stable Diffusion's betas instead. */
+export const latentBetaFields = {
+  betaStart: z.number().positive().default(0.00085),
+  betaEnd: z.number().positive().default(0.012),
+};
+
 export const spacings = ['linspace', 'leading', 'trailing'] as const;
 export type Spacing = (typeof spacings)[number];
 export const spacingFields = (spacing: Spacing) => ({

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { clipFields, clippingOf, sigmaSpacingFields } from './config.js';
+import { clipFields, clippingOf, latentBetaFields, sigmaSpacingFields } from './config.js';
 import { explodingFields, explodingSolver } from './exploding.js';
 import { slot, sum, x } from './linear.js';
 import { explodingX0, preservedAtRatio } from './marginal.js';
@@ -14,7 +14,7 @@ const name = 'HeunDiscreteScheduler';
  */
 export const heun = defineSampler({
   className: name,
-  config: { ...explodingFields, ...sigmaSpacingFields, ...clipFields(false) },
+  config: { ...explodingFields, ...latentBetaFields, ...sigmaSpacingFields, ...clipFields(false) },
   options: { steps: stepsField.optional(), timesteps: z.array(z.number()).min(1).optional(), start: startField },
 
   create(config) {

@@ -1,5 +1,5 @@
 import { roundHalfToEven } from '../diffusion/index.js';
-import { predictionField, sigmaSpacingFields } from './config.js';
+import { latentBetaFields, predictionField, sigmaSpacingFields } from './config.js';
 import { ancestral } from './eulerAncestral.js';
 import { explodingFields, explodingSolver } from './exploding.js';
 import { noise, slot, sum, x } from './linear.js';
@@ -13,6 +13,7 @@ type Ending = (sigma: number, next: number) => { down: number; up: number };
 
 const fields = {
   ...explodingFields,
+  ...latentBetaFields,
   ...sigmaSpacingFields,
   predictionType: predictionField('epsilon', 'v_prediction'),
 };

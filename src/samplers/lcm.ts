@@ -3,6 +3,7 @@ import { noiseSchedule } from '../diffusion/index.js';
 import {
   clipFields,
   clippingOf,
+  latentBetaFields,
   predictionField,
   predictionTypeOf,
   scheduleFields,
@@ -24,8 +25,7 @@ const sigmaData = 0.5;
 /** Config fields of the models distilled to few steps. */
 export const distilledFields = {
   ...scheduleFields,
-  betaStart: z.number().positive().default(0.00085),
-  betaEnd: z.number().positive().default(0.012),
+  ...latentBetaFields,
   betaSchedule: scheduleFields.betaSchedule.unwrap().default('scaled_linear'),
   originalInferenceSteps: z.number().int().positive().default(50),
   ...clipFields(false),

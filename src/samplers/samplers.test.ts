@@ -251,6 +251,20 @@ describe('errors', () => {
 });
 
 describe('scheduler_config.json', () => {
+  it("without betas means Stable Diffusion's for Heun, KDPM2, LCM and TCD, as in diffusers", () => {
+    const latent = samplers.filter(({ className }) => {
+      const { betaStart, betaEnd } = samplerFromConfig({ _class_name: className }).config;
+      return betaStart === 0.00085 && betaEnd === 0.012;
+    });
+    expect(latent.map(({ className }) => className)).toEqual([
+      'HeunDiscreteScheduler',
+      'KDPM2DiscreteScheduler',
+      'KDPM2AncestralDiscreteScheduler',
+      'LCMScheduler',
+      'TCDScheduler',
+    ]);
+  });
+
   it('is read with the fields of other schedulers that old files carry, and with a bare Infinity', () => {
     const text =
       '{"_class_name": "DDIMScheduler", "_diffusers_version": "0.6.0", "solver_order": 2, "steps_offset": 1}';
