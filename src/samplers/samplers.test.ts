@@ -188,6 +188,13 @@ describe('samplers with their own ends', () => {
 });
 
 describe('what plans hold', () => {
+  it("TCD's point between two times is cut down in float32, where 0.7 times 330 is 231", () => {
+    const sampler = tcd({ predictionType: 'sample' }, { eta: 0.3 });
+    const [call] = sampler.plan({ timesteps: [416, 330] }).calls;
+    const [next, between] = [sampler.marginal(330), sampler.marginal(231)];
+    expect(call.next.x.noise).toBeCloseTo(Math.sqrt(1 - (next.alpha / between.alpha) ** 2), 9);
+  });
+
   it('timesteps are spaced as in Table 2 of Lin et al. 2023', () => {
     const times = (config: object) =>
       ddim({ ...exact, ...config })

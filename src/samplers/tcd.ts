@@ -26,7 +26,7 @@ export const tcd = defineSampler({
 
     const call = (t: number, next: number | undefined, eta: number): SamplerCall => {
       const marginal = preserved(alphasCumprod[t]);
-      const s = Math.floor(Math.fround(1 - eta) * (next ?? 0));
+      const s = Math.floor(Math.fround(Math.fround(1 - eta) * (next ?? 0))); // float32: 0.7 times 330 reaches 231
       const [atS, atNext] = [alphasCumprod[s], alphasCumprod[next ?? 0]];
       const { alpha, sigma } = preserved(atS);
       const between = sum([alpha, x0], [sigma, epsilonForm(predictionType, marginal)]);
