@@ -34,7 +34,7 @@ function preconditioning(config: EdmConfig) {
   const spaced = (count: number): Float64Array =>
     config.sigmaSchedule === 'karras'
       ? karrasSigmas(sigmaMax, sigmaMin, count, rho)
-      : exponentialSigmas(sigmaMax, sigmaMin, count);
+      : exponentialSigmas(sigmaMin, sigmaMax, count).reverse(); // a single one is the smallest, as in diffusers
   return {
     predictionType: config.predictionType === 'epsilon' ? 'epsilon' : 'v',
     initialScale: Math.sqrt(sigmaMax ** 2 + 1),

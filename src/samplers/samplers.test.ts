@@ -188,6 +188,13 @@ describe('samplers with their own ends', () => {
 });
 
 describe('what plans hold', () => {
+  it("EDM's only exponential sigma is the smallest, as in diffusers", () => {
+    const first = (sigmaSchedule: 'karras' | 'exponential', steps: number) =>
+      edmEuler({ sigmaSchedule }).plan({ steps }).sigmas![0];
+    expect([first('exponential', 1), first('karras', 1)]).toEqual([0.002, 80].map(Math.fround));
+    expect(first('exponential', 5)).toBeCloseTo(80, 4);
+  });
+
   it("TCD's point between two times is cut down in float32, where 0.7 times 330 is 231", () => {
     const sampler = tcd({ predictionType: 'sample' }, { eta: 0.3 });
     const [call] = sampler.plan({ timesteps: [416, 330] }).calls;
