@@ -7,10 +7,17 @@ import { defineSampler, startField, stepsField } from './sampler.js';
 
 const name = 'EulerAncestralDiscreteScheduler';
 
-/** How much of a step from sigma to next is noise put back, and how far down the step goes before that. */
+const f = Math.fround;
+
+/**
+ * How much of a step from sigma to next is noise put back, and how far down the step goes before that. Rounded as
+ * diffusers does: after a long step little but rounding is left of next^2 - up^2, or nothing at all.
+ */
 export function ancestral(sigma: number, next: number): { up: number; down: number } {
-  const up = Math.sqrt((next ** 2 * (sigma ** 2 - next ** 2)) / sigma ** 2);
-  return { up, down: Math.sqrt(next ** 2 - up ** 2) };
+  const [from, to] = [f(sigma ** 2), f(next ** 2)];
+  const up = f(Math.sqrt(f(f(to * f(from - to)) / from)));
+  const left = f(to - f(up ** 2));
+  return { up, down: left > 0 ? f(Math.sqrt(left)) : next ** 2 / sigma };
 }
 
 /** Euler's method with ancestral noise, as k-diffusion's. Follows diffusers' EulerAncestralDiscreteScheduler. */

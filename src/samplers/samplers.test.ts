@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { PredictionType } from '../diffusion/index.js';
 import { configText, parseConfigText } from '../io/index.js';
 import { betaQuantile } from './betaQuantile.js';
+import { ancestral } from './eulerAncestral.js';
 import {
   ddim,
   ddimInverse,
@@ -188,6 +189,13 @@ describe('samplers with their own ends', () => {
 });
 
 describe('what plans hold', () => {
+  it('ancestral steps are rounded as in diffusers', () => {
+    const [sigma, next] = [14.614643096923828, 0.029167499393224716];
+    expect(ancestral(sigma, next)).toEqual({ up: 0.02916744165122509, down: 5.8103738410864025e-5 });
+    expect(ancestral(4096, 0.01).down).toBeCloseTo(0.01 ** 2 / 4096, 12); // float32 leaves 0
+    expect(ancestral(0.03, 0)).toEqual({ up: 0, down: 0 });
+  });
+
   it("EDM's only exponential sigma is the smallest, as in diffusers", () => {
     const first = (sigmaSchedule: 'karras' | 'exponential', steps: number) =>
       edmEuler({ sigmaSchedule }).plan({ steps }).sigmas![0];
