@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { linspace, shiftSigma } from '../diffusion/index.js';
 import { extendedNumber } from './config.js';
-import { noise, prediction, slot, sum, x } from './linear.js';
+import { noise, slot, sum, x } from './linear.js';
 import { rectified, x0Form } from './marginal.js';
 import { makePlan, type SamplerCall } from './plan.js';
 import { defineSampler, startField, stepsField } from './sampler.js';
@@ -37,20 +37,21 @@ export const flowMatchHeun = defineSampler({
           const gamma = sigma >= sTmin && sigma <= sTmax ? Math.min(sChurn / (2 * steps - 1), Math.SQRT2 - 1) : 0;
           const sigmaHat = sigma * (gamma + 1);
           const xHat = sum([1, x], [sNoise * Math.sqrt(sigmaHat ** 2 - sigma ** 2), noise]);
-          const call = (level: number, state: SamplerCall['next']): SamplerCall => ({
+          const call = (level: number, slope: number, state: SamplerCall['next']): SamplerCall => ({
             timestep: Math.fround(level * total),
             inputScale: 1,
             ...rectified(level),
             x0: x0Form('flow', rectified(level)),
+            slope, // the prediction by another name, but diffusers rounds it so: much, where a level is close to 0
             next: state,
           });
-          const derivative = sum([sigma / sigmaHat, prediction]);
-          const forward = sum([1, xHat], [next - sigmaHat, derivative]);
-          if (next === 0) return [call(sigma, { x: forward })];
-          const average = sum([0.5, slot('derivative')], [0.5, prediction]);
+          const slope = slot('slope');
+          const forward = sum([1, xHat], [next - sigmaHat, slope]);
+          if (next === 0) return [call(sigma, sigmaHat, { x: forward })];
+          const average = sum([0.5, slot('derivative')], [0.5, slope]);
           return [
-            call(sigma, { x: forward, origin: xHat, derivative }),
-            call(next, { x: sum([1, slot('origin')], [next - sigmaHat, average]) }),
+            call(sigma, sigmaHat, { x: forward, origin: xHat, derivative: slope }),
+            call(next, next, { x: sum([1, slot('origin')], [next - sigmaHat, average]) }),
           ];
         }).flat();
         const perCall = Float32Array.from([...calls.map((call) => call.sigma), 0]);

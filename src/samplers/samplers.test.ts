@@ -189,6 +189,11 @@ describe('samplers with their own ends', () => {
 });
 
 describe('what plans hold', () => {
+  it("the flow's Heun divides by the level of each call, as in diffusers", () => {
+    const { calls } = flowMatchHeun({ shift: 3 }).plan({ steps: 3 });
+    expect(calls.map((call) => call.slope)).toEqual(calls.map((call) => call.sigma));
+  });
+
   it('ancestral steps are rounded as in diffusers', () => {
     const [sigma, next] = [14.614643096923828, 0.029167499393224716];
     expect(ancestral(sigma, next)).toEqual({ up: 0.02916744165122509, down: 5.8103738410864025e-5 });
