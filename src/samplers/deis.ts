@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { clippingOf } from './config.js';
 import type { Level } from './dpmUpdate.js';
 import { modelHistory, multistepOrder } from './dpmUpdate.js';
-import { type Linear, slot, sum, x } from './linear.js';
+import { type Linear, slot, sum, x, x0 } from './linear.js';
 import { logSnrFields, logSnrSolver } from './logSnr.js';
 import type { Marginal } from './marginal.js';
 import { numpyLog } from './numpyLog.js';
@@ -69,6 +69,12 @@ export const deis = defineSampler({
     const { solverOrder } = config;
     const solver = logSnrSolver(name, config);
 
+    // Of a v prediction diffusers takes the noise through x0: not the same under flow sigmas, whose variance is not 1.
+    const epsilonAt = (level: Level): Linear =>
+      solver.predictionType === 'v' && config.useFlowSigmas
+        ? sum([1 / level.sigma, x], [-level.alpha / level.sigma, x0])
+        : solver.epsilon(level);
+
     /** To t from levels[0], where the model says said[0]; it said the rest at the levels before. */
     const update = (t: Marginal, levels: readonly Marginal[], said: readonly Linear[]): Linear => {
       const [rho, ...nodes] = [t, ...levels].map(rhoOf);
@@ -93,7 +99,7 @@ export const deis = defineSampler({
         const calls = times.map((timestep, i): SamplerCall => {
           const request = { solverOrder, known: i - start + 1, left: steps - i, lowerAtEnd, firstOrderAtEnd: false };
           const order = Math.max(1, multistepOrder(request));
-          const said = [solver.epsilon(points[i]), slot('m1'), slot('m2')];
+          const said = [epsilonAt(points[i]), slot('m1'), slot('m2')];
           const before = Array.from({ length: order }, (_, k) => points[i - k]);
           return {
             timestep,

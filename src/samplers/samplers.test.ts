@@ -189,6 +189,14 @@ describe('samplers with their own ends', () => {
 });
 
 describe('what plans hold', () => {
+  it('DEIS takes the noise of a v prediction through x0, where flow sigmas make the two differ', () => {
+    const sampler = deis({ useFlowSigmas: true, predictionType: 'v_prediction', solverOrder: 1 });
+    const [{ alpha, sigma, next }, to] = sampler.plan({ steps: 4, start: 1 }).calls;
+    const weight = to.alpha * (to.sigma / to.alpha - sigma / alpha);
+    expect(next.x.x).toBeCloseTo(to.alpha / alpha + (weight * (1 - alpha ** 2)) / sigma, 5);
+    expect(next.x.prediction).toBeCloseTo(weight * alpha, 5);
+  });
+
   it("the flow's Heun divides by the level of each call, as in diffusers", () => {
     const { calls } = flowMatchHeun({ shift: 3 }).plan({ steps: 3 });
     expect(calls.map((call) => call.slope)).toEqual(calls.map((call) => call.sigma));
