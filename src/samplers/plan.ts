@@ -88,7 +88,7 @@ export function makePlan(parts: PlanParts): SamplerPlan {
   const last = parts.calls.length - 1;
   if (!(start <= last)) throw new RangeError(`${name}: start ${start} out of range 0..${last}`);
   const kept = parts.calls.slice(start);
-  const calls = clipping.kind === 'none' ? kept.map(foldX0) : kept;
+  const calls = { none: kept.map(foldX0), clip: kept.map(boundX0), threshold: kept }[clipping.kind];
   for (const [k, call] of calls.entries()) checkFinite(name, k, call);
 
   const slots = ['x', ...new Set(calls.flatMap((call) => Object.keys(call.next)).filter((slot) => slot !== 'x'))];
@@ -111,6 +111,14 @@ const foldX0 = (call: SamplerCall): SamplerCall => ({
   ...call,
   ...(call.score && { score: substitute(call.score, 'x0', call.x0) }),
   next: Object.fromEntries(Object.entries(call.next).map(([slot, form]) => [slot, substitute(form, 'x0', call.x0)])),
+});
+
+/** An infinite x0, of noise prediction at zero terminal SNR, is clipped all the same: finite ones do that as well. */
+const boundX0 = (call: SamplerCall): SamplerCall => ({
+  ...call,
+  x0: Object.fromEntries(
+    Object.entries(call.x0).map(([term, c]) => [term, Math.min(Math.max(c, -(2 ** 100)), 2 ** 100)]),
+  ),
 });
 
 function checkFinite(name: string, k: number, call: SamplerCall): void {

@@ -189,6 +189,12 @@ describe('samplers with their own ends', () => {
 });
 
 describe('what plans hold', () => {
+  it('an infinite x0 at zero SNR is finite enough for the clip', () => {
+    const config = { rescaleBetasZeroSnr: true, timestepSpacing: 'trailing' } as const;
+    for (const { calls } of [ddim(config).plan({ steps: 5 }), ddpm(config).plan({ steps: 5 })])
+      expect(calls[0].x0).toEqual({ x: 2 ** 100, prediction: -(2 ** 100) });
+  });
+
   it('DEIS takes the noise of a v prediction through x0, where flow sigmas make the two differ', () => {
     const sampler = deis({ useFlowSigmas: true, predictionType: 'v_prediction', solverOrder: 1 });
     const [{ alpha, sigma, next }, to] = sampler.plan({ steps: 4, start: 1 }).calls;
