@@ -35,8 +35,10 @@ const scheduler: Adapter = (reference) => (reference.tensors.has('sample_init') 
 async function run(reference: ReferenceCase): Promise<Outputs> {
   const { cls, steps, set_timesteps_kwargs, step_kwargs } = reference.read(settings);
   const sampler = samplerFromConfig({ ...reference.config, _class_name: cls });
-  const given = { ...set_timesteps_kwargs, ...step_kwargs };
-  const options = Object.fromEntries(Object.entries(given).map(([key, value]) => [camelCase(key), value]));
+  const given = Object.entries({ ...set_timesteps_kwargs, ...step_kwargs });
+  const options = Object.fromEntries(
+    given.filter(([key, value]) => !isIdle(reference, key, value)).map(([key, value]) => [camelCase(key), value]),
+  );
   const plan = sampler.plan(
     'timesteps' in options || 'sigmas' in options ? options : { steps: steps ?? 0, ...options },
   );
@@ -51,6 +53,11 @@ async function run(reference: ReferenceCase): Promise<Outputs> {
     ...(await steppedThrough(reference, plan)),
   };
 }
+
+/** Arguments that diffusers takes, but that change nothing. */
+const isIdle = ({ kind, config }: ReferenceCase, key: string, value: unknown): boolean =>
+  (kind === 'FlowMatchEulerDiscreteScheduler' && /^s_(churn|tmin|tmax|noise)$/.test(key)) ||
+  (key === 'num_train_timesteps' && value === config.num_train_timesteps);
 
 /** Those of our numbers that the case stores, in the dtype it stores them in. */
 function stored(
@@ -83,6 +90,7 @@ function trainingTables(sampler: Sampler): Record<string, Numbers> {
   const whole = runAtOnce(sampler, config.numTrainTimesteps);
   const continuous = config.timestepType === 'continuous' && sampler.predictionType === 'v';
   const sigmas = descending.map((t) => Math.sqrt(1 / (alphasCumprod[t] || 2 ** -24) - 1));
+  const ending = sampler.className.startsWith('Euler') ? [0] : [];
   return {
     train_betas: betas,
     train_alphas_cumprod: alphasCumprod,
@@ -90,7 +98,7 @@ function trainingTables(sampler: Sampler): Record<string, Numbers> {
       ? sigmaTables(sampler.className, whole).sigmas
       : ascendingSigmas.test(sampler.className)
         ? sigmas.reverse()
-        : sigmas,
+        : [...sigmas, ...ending],
     train_timesteps: continuous
       ? sigmas.map((sigma) => 0.25 * Math.log(sigma))
       : (whole?.calls.map((call) => call.timestep) ??
@@ -105,11 +113,11 @@ function sigmaTables(className: string, plan: SamplerPlan): Record<string, Numbe
   const level = (calls: SamplerPlan['calls']) => [...calls.map((call) => call.sigma), 0];
   const doubled = (x: readonly number[]) => [x[0], ...x.slice(1).flatMap((y) => [y, y]), x[x.length - 1]];
   const sigmas = level(plan.calls.filter((_, k) => k % 2 === 0));
-  const down = sigmas.map((sigma, i) => (sigmas[i + 1] ?? 0) ** 2 / (sigma || 1)); // sqrt(next^2 - up^2)
+  const down = plan.calls.filter((_, k) => k % 2 === 1).map((call, i) => call.next.x.slope + sigmas[i]);
   return {
     sigmas: doubled(sigmas),
     sigmas_interpol: doubled([...level(plan.calls.filter((_, k) => k % 2 === 1)), 0]),
-    sigmas_down: doubled(down),
+    sigmas_down: doubled([...down, 0, 0]),
   };
 }
 
@@ -133,14 +141,18 @@ async function noised(reference: ReferenceCase, sampler: Sampler, plan: SamplerP
   const combine = (x: NdArray, y: NdArray, weights: readonly (readonly [number, number])[]) =>
     mix(x, perSample(weights.map(([a]) => a)), y, perSample(weights.map(([, b]) => b)));
 
+  const { sigmas } = sigmaTables(sampler.className, plan);
+  // KDPM2 takes the level of a step's second call from its list of sigmas, too.
+  const inRunAt = (k: number): Marginal =>
+    sampler.className.startsWith('KDPM2') ? { alpha: 1, sigma: sigmas[k] } : plan.calls[k];
   const inRun = (t: number): Marginal =>
-    plan.calls[
+    inRunAt(
       placeOf(
         plan.calls.map((call) => call.timestep),
         t,
-      )
-    ];
-  const byPlace = /^(DPMSolver|UniPC|DEIS|KDPM2|EDM)/.test(sampler.className);
+      ),
+    );
+  const byPlace = /^(DPMSolver|UniPC|DEIS|KDPM2|EDM|Heun|LMS)/.test(sampler.className);
   const inTraining = byPlace ? (t: number) => listed(sampler, t) : sampler.marginal;
   const outputs: Record<string, NdArray> = {};
   for (const [suffix, marginalOf] of [
