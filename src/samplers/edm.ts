@@ -38,9 +38,10 @@ function preconditioning(config: EdmConfig) {
   return {
     predictionType: config.predictionType === 'epsilon' ? 'epsilon' : 'v',
     initialScale: Math.sqrt(sigmaMax ** 2 + 1),
-    sigmas: (steps: number): Float32Array => {
-      const levels = Float32Array.from(spaced(steps));
-      return Float32Array.from([...levels, config.finalSigmasType === 'zero' ? 0 : levels[steps - 1]]);
+    /** `smallest`: what final sigmas of sigma_min end at; by default the last level. */
+    sigmas: (steps: number, smallest?: number): Float32Array => {
+      const levels = spaced(steps);
+      return Float32Array.from([...levels, config.finalSigmasType === 'zero' ? 0 : (smallest ?? levels[steps - 1])]);
     },
     marginal: (timestep: number) => ({ alpha: 1, sigma: Math.exp(4 * timestep) }),
     /** What every call at a sigma shares. */
@@ -108,7 +109,7 @@ export const edmDpmSolverMultistep = defineSampler({
     return {
       ...edm,
       plan({ steps, start }) {
-        const sigmas = edm.sigmas(steps);
+        const sigmas = edm.sigmas(steps, config.sigmaMin); // not the only level of one step, as in diffusers
         const points = Array.from(sigmas, (sigma) => ({ alpha: 1, sigma, lambda: -Math.log(sigma) }));
         const lowerAtEnd = config.lowerOrderFinal && steps < 15;
         const firstOrderAtEnd = config.eulerAtFinal || config.finalSigmasType === 'zero';

@@ -10,6 +10,7 @@ import {
   deis,
   dpmSolverMultistep,
   dpmSolverSinglestep,
+  edmDpmSolverMultistep,
   edmEuler,
   euler,
   eulerAncestral,
@@ -206,6 +207,12 @@ describe('what plans hold', () => {
   it("the flow's Heun divides by the level of each call, as in diffusers", () => {
     const { calls } = flowMatchHeun({ shift: 3 }).plan({ steps: 3 });
     expect(calls.map((call) => call.slope)).toEqual(calls.map((call) => call.sigma));
+  });
+
+  it("EDM's DPM-Solver ends at sigmaMin even after one step, as in diffusers", () => {
+    const config = { finalSigmasType: 'sigma_min', sigmaMax: 5 } as const;
+    expect([...edmDpmSolverMultistep(config).plan({ steps: 1 }).sigmas!]).toEqual([5, Math.fround(0.002)]);
+    expect([...edmEuler(config).plan({ steps: 1 }).sigmas!]).toEqual([5, 5]);
   });
 
   it('ancestral steps are rounded as in diffusers', () => {
