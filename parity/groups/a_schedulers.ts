@@ -256,9 +256,21 @@ async function steppedThrough(reference: ReferenceCase, plan: SamplerPlan): Prom
     ...firstOf(
       reference,
       'pred_original_samples_first3',
-      results.map((result) => result.x0),
+      results.map(({ x0 }, k) => atBoundary(reference, calls[k].timestep, results[k - 1]?.state[0] ?? start, x0)),
     ),
   };
+}
+
+/** What LCM calls denoised is x0 after its boundary condition: weighted, with a little of x. */
+function atBoundary({ kind, config }: ReferenceCase, t: number, x: NdArray, x0: NdArray): NdArray {
+  if (kind !== 'LCMScheduler') return x0;
+  const scaled = t * Number(config.timestep_scaling ?? 10);
+  const skip = 0.25 / (scaled ** 2 + 0.25);
+  const ofX = toFloat32(x).data;
+  return ndarray(
+    toFloat32(x0).data.map((value, i) => skip * ofX[i] + scaled * Math.sqrt(4 * skip) * value),
+    x0.shape,
+  );
 }
 
 /** What the scheduler drew in call k: zeros where it drew nothing. */
