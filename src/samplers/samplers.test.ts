@@ -215,6 +215,16 @@ describe('what plans hold', () => {
     expect([...edmEuler(config).plan({ steps: 1 }).sigmas!]).toEqual([5, 5]);
   });
 
+  it("UniPC's whole times are cut from terminal shifts that are rounded as in diffusers", () => {
+    const config = { useFlowSigmas: true, predictionType: 'flow_prediction' } as const;
+    const times = (flowShift: number, shiftTerminal: number, steps: number) =>
+      unipc({ ...config, flowShift, shiftTerminal })
+        .plan({ steps })
+        .calls.map((call) => call.timestep);
+    expect(times(3, 0.1, 14)[13]).toBe(99);
+    expect(times(1, 0.02, 16)[12]).toBe(215);
+  });
+
   it('ancestral steps are rounded as in diffusers', () => {
     const [sigma, next] = [14.614643096923828, 0.029167499393224716];
     expect(ancestral(sigma, next)).toEqual({ up: 0.02916744165122509, down: 5.8103738410864025e-5 });

@@ -62,8 +62,8 @@ export const unipc = defineSampler({
         config.useDynamicShifting ? shift / (shift + (1 / sigma - 1)) : shiftSigma(sigma, config.flowShift),
       );
       const end = shifted[shifted.length - 1];
-      const stretch = config.shiftTerminal ? (1 - config.shiftTerminal) / (1 - end) : 1;
-      const sigmas = shifted.map((sigma) => 1 - (1 - sigma) * stretch);
+      const scale = config.shiftTerminal ? (1 - end) / (1 - config.shiftTerminal) : 1;
+      const sigmas = shifted.map((sigma) => 1 - (1 - sigma) / scale); // diffusers' order: the times are cut down below
       if (Math.abs(sigmas[0] - 1) < 1e-6) sigmas[0] -= 1e-6; // at 1 there is no signal, and lambda would be infinite
       return { sigmas, times: sigmas.map((sigma) => Math.trunc(sigma * total)) };
     };
