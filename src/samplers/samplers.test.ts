@@ -257,6 +257,14 @@ describe('what plans hold', () => {
     expect(times({ timestepSpacing: 'linspace' })).toEqual([999, 666, 333, 0]);
   });
 
+  it("trailing halves are rounded as numpy's arange leaves them", () => {
+    const config = { numTrainTimesteps: 999, timestepSpacing: 'trailing', skipPrkSteps: true } as const;
+    const times = pndm(config)
+      .plan({ steps: 50 })
+      .calls.map((c) => c.timestep);
+    expect(times[26]).toBe(498);
+  });
+
   it('the shift of a flow counts twice, as in diffusers', () => {
     const times = flowMatchEuler({ shift: 3 })
       .plan({ steps: 4 })

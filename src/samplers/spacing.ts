@@ -21,7 +21,7 @@ export function spacedTimesteps(config: SpacingConfig, steps: number, round = tr
         .map((i) => i * Math.floor(total / steps) + stepsOffset)
         .reverse();
     case 'trailing':
-      return ascending(steps).map((i) => roundHalfToEven(total - i * (total / steps)) - 1);
+      return trailing(total, total / steps, steps);
   }
 }
 
@@ -42,9 +42,15 @@ export function multistepTimesteps(config: SpacingConfig, steps: number, last = 
         .reverse();
     case 'trailing': {
       const count = last === total ? steps : Math.ceil(last / (total / steps));
-      return ascending(count).map((i) => roundHalfToEven(last - i * (total / steps)) - 1);
+      return trailing(last, total / steps, count);
     }
   }
+}
+
+/** Halves are common here, and rounded as numpy's arange leaves them: it adds multiples of its first difference. */
+function trailing(from: number, stride: number, count: number): number[] {
+  const difference = from - stride - from;
+  return ascending(count).map((i) => roundHalfToEven(from + i * difference) - 1);
 }
 
 const ascending = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
