@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { configText } from '../config.js';
 import { fileError, readBytes, writeFileAtomic } from './files.js';
 
 /**
@@ -22,3 +23,7 @@ export async function readJson<T = unknown>(path: string, schema?: z.ZodType<T>)
 /** Writes indented JSON with a final newline, atomically. */
 export const writeJson = (path: string, value: unknown): Promise<void> =>
   writeFileAtomic(path, new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`));
+
+/** Writes a config as diffusers reads it, atomically: unlike {@link writeJson} with its infinite numbers. */
+export const writeConfig = (path: string, config: Record<string, unknown>): Promise<void> =>
+  writeFileAtomic(path, new TextEncoder().encode(configText(config)));

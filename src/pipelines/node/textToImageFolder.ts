@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { ClipImageProcessor, type ClipTokenizer, configText } from '../../io/index.js';
+import { ClipImageProcessor, type ClipTokenizer } from '../../io/index.js';
 import {
   fileError,
   loadT5Tokenizer,
@@ -11,7 +11,7 @@ import {
   readBytes,
   readJson,
   saveTokenizer,
-  writeFileAtomic,
+  writeConfig,
   writeFolderAtomic,
   writeJson,
 } from '../../io/node/index.js';
@@ -209,8 +209,7 @@ export async function saveTextToImage(
   await writeFolderAtomic(folder, async (aside) => {
     await writeJson(join(aside, 'model_index.json'), stableDiffusionIndex(sampler));
     await makeFolder(join(aside, 'scheduler'));
-    const scheduler = new TextEncoder().encode(configText(sampler.toConfig()));
-    await writeFileAtomic(join(aside, 'scheduler', 'scheduler_config.json'), scheduler);
+    await writeConfig(join(aside, 'scheduler', 'scheduler_config.json'), sampler.toConfig());
     await saveTokenizer(join(aside, 'tokenizer'), tokenizer);
     await saveModel(join(aside, 'text_encoder'), textEncoder);
     await saveModel(join(aside, 'vae'), vae);

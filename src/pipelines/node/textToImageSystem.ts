@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import type { NdArray } from '../../array/index.js';
 import { type ClipTokenizer, configText, trainTokenizer } from '../../io/index.js';
-import { fingerprint, pathExists, readJson, saveTokenizer, writeFileAtomic, writeJson } from '../../io/node/index.js';
+import { fingerprint, pathExists, readJson, saveTokenizer, writeConfig, writeJson } from '../../io/node/index.js';
 import {
   AutoencoderKL,
   CLIPTextModel,
@@ -135,8 +135,7 @@ async function fromScratch(config: TextToImageTraining, captions: readonly strin
       await saveTokenizer(join(out, 'tokenizer'), tokenizer);
       await saveModel(join(out, 'vae'), vae);
       if (joint === 'fixed') await saveModel(join(out, 'text_encoder'), text);
-      const path = join(out, 'scheduler', 'scheduler_config.json');
-      await writeFileAtomic(path, new TextEncoder().encode(configText(sampler.toConfig())));
+      await writeConfig(join(out, 'scheduler', 'scheduler_config.json'), sampler.toConfig());
     },
     writeIndex: (out) => writeJson(join(out, 'model_index.json'), stableDiffusionIndex(sampler)),
   };

@@ -1,8 +1,7 @@
 import { join } from 'node:path';
 import type { NdArray } from '../../array/index.js';
 import type { FlowPath } from '../../diffusion/index.js';
-import { configText } from '../../io/index.js';
-import { makeFolder, writeFileAtomic, writeJson } from '../../io/node/index.js';
+import { makeFolder, writeConfig, writeJson } from '../../io/node/index.js';
 import { classNameOf, type StoredModel, trainableClass } from '../../models/index.js';
 import { saveModel } from '../../models/node/index.js';
 
@@ -30,10 +29,7 @@ export async function writePipelineFolder(
   const { className, folder: part, library } = trainableClass(classNameOf(model));
   await makeFolder(join(folder, 'scheduler'));
   await saveModel(join(folder, part), model, { weights });
-  await writeFileAtomic(
-    join(folder, 'scheduler', 'scheduler_config.json'),
-    new TextEncoder().encode(configText(scheduler)),
-  );
+  await writeConfig(join(folder, 'scheduler', 'scheduler_config.json'), scheduler);
   await writeJson(join(folder, 'model_index.json'), {
     _class_name: pipelines[part],
     _diffusers_version: '0.40.0',
