@@ -113,9 +113,10 @@ export function samplerNamed(name: SamplerName, own: Sampler): Sampler {
   if (name.startsWith('flow-')) return factory({});
   const native = factory.configKeys.includes('useFlowSigmas') && name !== 'deis'; // its flow, as diffusers', leaves noise
   if (native) return factory({ predictionType: 'flow_prediction', useFlowSigmas: true });
+  // Few steps should begin at pure noise.
   const trailing = factory.configKeys.includes('timestepSpacing') && { timestepSpacing: 'trailing' };
   const unclipped = name === 'ddim' && { clipSample: false }; // it keeps the noise of the unclipped x0, and drifts
-  return factory({ ...VariancePreservingFlow.betas, predictionType: 'v_prediction', ...trailing, ...unclipped }); // few steps should begin at pure noise
+  return factory({ ...VariancePreservingFlow.betas, predictionType: 'v_prediction', ...trailing, ...unclipped });
 }
 
 interface NamedFactory {

@@ -62,7 +62,10 @@ export async function* sample(options: SampleOptions): AsyncGenerator<SampleStep
   });
 }
 
-/** The last sample of {@link sample}, [N, C, H, W]; of a model of images -1 black to 1 white, a little beyond where the sampler does not clip. */
+/**
+ * The last sample of {@link sample}, [N, C, H, W]; of a model of images -1 black to 1 white, a little beyond where the
+ * sampler does not clip.
+ */
 export const sampleImages = (
   options: SampleOptions & { onStep?: (step: SampleStep) => void },
 ): Promise<NdArray<'float32'>> => lastSample(sample(options), options.onStep);
